@@ -1,0 +1,761 @@
+"""TRIP: translation via rival preferences (ICLR 2021 submission), in one file: networks, losses, training loop, command line.
+
+    python trip.py --attr smile                                   train on drawn faces, results in runs/smile
+    python trip.py --attr smile --resume                          go on with a run that was stopped
+    python trip.py --attr smile --edit me.png --v -1 -0.5 0 0.5 1    apply it to a picture
+    python trip.py --help                                         every setting, with its default
+
+A generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of an attribute. A ranker R(x, y) says how much more of
+it y shows than x. The ranker learns +1 and -1 from real pairs and answers 0, "no difference", to generated pairs, while the
+generator wants the answer v: rival preferences. They meet half way, at v/2.
+
+    Eq. 1, 4   R(x, y), R(x, G(x, v))           Ranker.rank        Eq. 6a   GAN loss of the ranker       ranker_gan_loss
+    Eq. 3      sign(v) as target ("CLS")        cls_target         Eq. 6b   GAN loss of the generator    generator_gan_loss
+    Eq. 5a     ranking loss of the ranker       ranker_rank_loss   L_cycle  x -> G(x, v) -> x            cycle_loss
+    Eq. 5b     ranking loss of the generator    generator_rank_loss   L_gp  gradient penalty             gradient_penalty
+    Eq. 7a, b  K attributes: sums over k        (in 5a and 5b)     L_o      orthogonal kernels           orthogonal_penalty
+    Table 3    Generator                        Table 4   Ranker             the algorithm               train
+
+Shapes: B pictures in a batch, K attributes; pictures are float (B, 3, H, W) with pixels in [-1, 1]; v and r are (B, K).
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+import data
+from data import InputError
+
+EARLY = 100                                                                     # iterations of ranking, as in Fig. 11b
+OUTPUTS = ("real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus")   # r or v = +1, 0, -1
+PLAYERS = ("G", "R", "opt_g", "opt_r")
+NOTES = ("step", "seconds", "history", "sums", "moments")
+FILES = ("trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json")
+COLOURS = {"plus": "#D55E00", "zero": "#999999", "minus": "#0072B2"}            # Okabe and Ito's, safe for the colour-blind
+
+
+def setting(default, help):
+    """A field of Config: its default and the line that --help prints."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Config:
+    """Everything a run depends on; each field is an option of the command line. In brackets: the paper's value."""
+    attr: tuple = setting(("smile",), "attribute(s) to learn")
+    data: str = setting("faces", "data set")
+    root: str = setting("", "folder of the data set's files (faces needs none)")
+    size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
+    steps: int = setting(2000, "iterations, the warm-up among them")
+    warmup: int = setting(600, "iterations of pretraining without the ranking losses [not given]")
+    batch: int = setting(8, "pairs in a batch [4]")
+    seed: int = setting(0, "decides everything random")
+    # networks (Tables 3 and 4)
+    g_width: int = setting(8, "filters of G's first layer [64]")
+    g_down: int = setting(2, "stride-2 layers of G [2]")
+    g_blocks: int = setting(2, "residual blocks of G [6]")
+    r_width: int = setting(16, "filters of R's first layer [64]")
+    # losses
+    lam: float = setting(0.5, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
+    lam_g: float = setting(0.5, "weight of the GAN losses, Eq. 6; 0: the ablation without them [0.5; LFWA 5]")
+    lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
+    lam_gp: float = setting(20.0, "weight of the gradient penalty [150]")
+    gp_center: float = setting(0.0, "the norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is far too steep here [1]")
+    lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
+    lam_id: float = setting(10.0, "weight of |G(x, v) - x|: it is the pretraining, and stays on [not in the paper]")
+    cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
+    ties: float = setting(0.0, "share of real pairs of equal label, r = 0 (Remark 1), for one attribute [open]")
+    # optimisation
+    lr_g: float = setting(2e-3, "Adam's learning rate for G [5e-5]")
+    lr_r: float = setting(7e-4, "Adam's learning rate for R [1e-5]")
+    beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
+    beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
+    decay: float = setting(0.4, "share of the iterations after which both rates fall linearly to 0; 1: never [not given]")
+    # bookkeeping
+    measure_every: int = setting(25, "iterations between measurements on held-out pictures")
+    save_every: int = setting(500, "iterations between checkpoints")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Networks
+
+class SwitchNorm(nn.Module):
+    """Switchable normalisation (Luo et al. 2019, arXiv:1806.10779): instance, layer and batch statistics, mixed.
+
+    The layer learns, by a softmax over three weights for the mean and three for the variance, which of them to trust.
+    In evaluation the batch statistics are running averages, as in BatchNorm. x: (B, C, H, W), the same shape returned.
+    """
+
+    def __init__(self, channels, momentum=0.1, eps=1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.mean_weights, self.var_weights = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+        self.register_buffer("running_mean", torch.zeros(1, channels))
+        self.register_buffer("running_var", torch.ones(1, channels))
+
+    def forward(self, x):
+        var_in, mean_in = torch.var_mean(x, (2, 3), correction=0)               # (B, C): per picture and channel
+        square_in = var_in + mean_in ** 2                                       # E[x^2]: all that the others need
+        mean_ln = mean_in.mean(1, keepdim=True)                                 # (B, 1): per picture
+        var_ln = square_in.mean(1, keepdim=True) - mean_ln ** 2
+        if self.training:
+            mean_bn = mean_in.mean(0, keepdim=True)                             # (1, C): per channel
+            var_bn = square_in.mean(0, keepdim=True) - mean_bn ** 2
+            self.running_mean.lerp_(mean_bn.detach(), self.momentum)
+            self.running_var.lerp_(var_bn.detach(), self.momentum)
+        else:
+            mean_bn, var_bn = self.running_mean, self.running_var
+        m, w = self.mean_weights.softmax(0), self.var_weights.softmax(0)
+        mean = m[0] * mean_in + m[1] * mean_ln + m[2] * mean_bn                 # (B, C)
+        var = w[0] * var_in + w[1] * var_ln + w[2] * var_bn
+        scale = self.weight * (var + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])   # one pass over the picture
+
+
+class Residual(nn.Module):
+    """A residual block of Table 3: x + SN(conv(ReLU(SN(conv(x))))), as in RelGAN's released network."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1), SwitchNorm(channels), nn.ReLU(inplace=True),
+                                  nn.Conv2d(channels, channels, 3, 1, 1), SwitchNorm(channels))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class Generator(nn.Sequential):
+    """Table 3. G(x, v): picture x (B, 3, H, W) redrawn with strengths v (B, K), the same shape as x, in [-1, 1]."""
+
+    def __init__(self, K=1, width=64, down=2, blocks=6):
+        def block(conv, channels):
+            return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
+
+        c = width
+        layers = block(nn.Conv2d(3 + K, c, 7, 1, 3), c)                         # (B, width, H, W)
+        for _ in range(down):
+            layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)                # halves H and W, doubles the channels
+            c *= 2
+        layers += [Residual(c) for _ in range(blocks)]
+        for _ in range(down):
+            layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)     # and back
+            c //= 2
+        super().__init__(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
+
+    def forward(self, x, v):
+        planes = v[:, :, None, None].expand(-1, -1, *x.shape[2:])               # (B, K, H, W): v as K constant pictures
+        return super().forward(torch.cat([x, planes], 1))
+
+
+class Ranker(nn.Module):
+    """Table 4: a feature stack F shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
+
+    size: pixels of the pictures. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256 pixels).
+    """
+
+    def __init__(self, K=1, width=64, size=256):
+        super().__init__()
+        depth = int(math.log2(size // 4))
+        channels = [3] + [width << i for i in range(depth)]
+        layers = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.01)] for a, b in zip(channels, channels[1:])]
+        c = channels[-1]
+        self.features = nn.Sequential(*sum(layers, []))                         # F: (B, 3, H, W) -> (B, c, 4, 4)
+        self.rank_head = nn.Sequential(nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01), nn.Flatten(), nn.Linear(16 * c, K))
+        self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
+        for layer in self.modules():                                            # PyTorch's own start is too small here:
+            if isinstance(layer, nn.Conv2d):                                    # without normalisation the signal fades
+                nn.init.kaiming_normal_(layer.weight, a=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def rank(self, fx, fy):
+        """R(x, y) from the features F(x), F(y): (B, K), how much more of each attribute y shows than x (Eq. 1)."""
+        return self.rank_head(fy - fx)
+
+    def critic(self, fx):
+        """D(x) from the features F(x): (B, 1), 1 for real and 0 for generated (Eq. 6)."""
+        return self.gan_head(fx)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Losses: tensors in, scalar out
+
+def ranker_rank_loss(real, r, fake, lam):
+    """Eq. 5a (7a): score real pairs as their label r, generated pairs as 0, "no difference".
+
+    real: (B, K) R(x, y); r: (B, K) in {-1, 0, 1}; fake: (B, K) R(x, G(x, v)); lam: weight of the rival term.
+    Summed over the K attributes, averaged over the batch.
+    """
+    return ((real - r) ** 2).sum(1).mean() + lam * (fake ** 2).sum(1).mean()
+
+
+def generator_rank_loss(fake, v):
+    """Eq. 5b (7b): make the ranker see v in the generated pair. fake: (B, K) R(x, G(x, v)); v: (B, K), its target (Eq. 4)."""
+    return ((fake - v) ** 2).sum(1).mean()
+
+
+def cls_target(v):
+    """Eq. 3: the ablation "CLS" gives the generator the target sign(v) instead of v."""
+    return v.sign()
+
+
+def ranker_gan_loss(real, fake):
+    """Eq. 6a, least squares: D(x) should be 1 and D(G(x, v)) 0. real, fake: (B, 1)."""
+    return ((real - 1) ** 2).mean() + (fake ** 2).mean()
+
+
+def generator_gan_loss(fake):
+    """Eq. 6b: D(G(x, v)) should be 1. fake: (B, 1)."""
+    return ((fake - 1) ** 2).mean()
+
+
+def l1(a, b):
+    """Mean absolute difference of two batches of pictures, in pixels of [-1, 1]."""
+    return (a - b).abs().mean()
+
+
+def cycle_loss(x, back):
+    """L_cycle = E|G(G(x, v), -v) - x| (CycleGAN): the way back gives x again. Keeps the person. x, back: (B, 3, H, W)."""
+    return l1(back, x)
+
+
+def gradient_penalty(R, x, fake, a, center):
+    """L_gp = E(||grad D(z)||_2 - center)^2 at z = a x + (1 - a) G(x, v), of the GAN head (WGAN-GP, RelGAN: center 1).
+
+    x, fake: (B, 3, H, W); a: (B, 1, 1, 1), uniform in [0, 1].
+    """
+    z = (a * x + (1 - a) * fake).requires_grad_()
+    grad, = torch.autograd.grad(R.critic(R.features(z)).sum(), z, create_graph=True)
+    return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
+
+
+def orthogonal_penalty(net):
+    """L_o: sum over net's convolutions of the squared off-diagonal entries of W W^T, a row of W for each filter."""
+    total = 0
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            w = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+            gram = w.flatten(1) @ w.flatten(1).T
+            total = total + (gram ** 2).sum() - (gram.diagonal() ** 2).sum()
+    return total
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The algorithm
+
+class Diverged(RuntimeError):
+    """A loss is no longer finite; the message says which, and when."""
+
+
+class Run:
+    """A training run between two iterations: the players, their optimisers, the random state, what was measured."""
+
+    def __init__(self, config, device="cpu"):
+        torch.manual_seed(config.seed)                                          # decides the first weights,
+        self.rng = torch.Generator().manual_seed(config.seed)                   # and this the pairs and the v
+        self.config, self.device = config, torch.device(device)
+        K = len(config.attr)
+        layout = dict(device=device, memory_format=torch.channels_last)         # faster convolutions, same results
+        self.G = Generator(K, config.g_width, config.g_down, config.g_blocks).to(**layout)
+        self.R = Ranker(K, config.r_width, config.size).to(**layout)
+        betas = (config.beta1, config.beta2)
+        self.opt_g = torch.optim.Adam(self.G.parameters(), config.lr_g, betas)
+        self.opt_r = torch.optim.Adam(self.R.parameters(), config.lr_r, betas)
+        self.step, self.seconds = 0, 0.0
+        self.history = []                                                       # one record for each measurement
+        self.sums = {}                                                          # of the losses, since the last one
+        self.moments = {}                                                       # raw outputs of R: start, early, end
+
+
+def update(optimizer, losses):
+    """Move this optimizer's parameters down the sum of the losses; no gradient goes to the other player's."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad()
+    sum(losses.values()).backward(inputs=parameters)
+    optimizer.step()
+
+
+def ranker_step(run, x, y, r, fake, ranking):
+    """One step of the ranker: pairs (x, y) to r, pairs (x, fake) to 0, x to real, fake to generated.
+
+    fake: G(x, v), detached. ranking: False in the pretraining. Returns the weighted losses by name.
+    """
+    c, R = run.config, run.R
+    fx, fy, ff = R.features(torch.cat([x, y, fake])).chunk(3)
+    losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(fx), R.critic(ff))}
+    if c.lam_gp:
+        a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device)
+        losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
+    if ranking:
+        losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
+    update(run.opt_r, losses)
+    return losses
+
+
+def generator_step(run, x, v, fake, ranking):
+    """One step of the generator: pairs (x, fake) to v, fake to real, and fake back to x.
+
+    fake: G(x, v), with its graph. ranking: False in the pretraining. Returns the weighted losses by name.
+    """
+    c, G, R = run.config, run.G, run.R
+    fx, ff = R.features(torch.cat([x, fake])).chunk(2)
+    losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
+              "generator_id": c.lam_id * l1(fake, x)}
+    if ranking:
+        target = cls_target(v) if c.cls else v
+        losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
+        losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
+    if c.lam_o:
+        losses["generator_orthogonal"] = c.lam_o * orthogonal_penalty(G)
+    update(run.opt_g, losses)
+    return losses
+
+
+def train(run, train_data, test_data):
+    """The algorithm. Trains `run` up to run.config.steps iterations, from wherever it stands.
+
+    A Python generator: yields a dict after each iteration, `step` and the losses; those of a measurement hold the
+    ranker's means on held-out pictures as well (see `measure`), and are kept in run.history.
+    Raises Diverged where a loss is no longer finite.
+    """
+    c, K = run.config, len(run.config.attr)
+    stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
+    held_out = probe(test_data, run.device)
+    if run.step == 0:
+        run.moments["start"], _ = measure(run, *held_out)
+    while run.step < c.steps:
+        started = time.perf_counter()
+        ranking = run.step >= c.warmup
+        fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay)))
+        run.opt_g.param_groups[0]["lr"], run.opt_r.param_groups[0]["lr"] = c.lr_g * fade, c.lr_r * fade
+
+        x, y, r = next(stream)                                                  # a real pair, y more than x if r = 1
+        v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device)
+        fake = run.G(x, v)                                                      # drawn once, used by both players
+        losses = ranker_step(run, x, y, r, fake.detach(), ranking)
+        losses |= generator_step(run, x, v, fake, ranking)
+
+        run.step += 1
+        losses = dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise Diverged(f"iteration {run.step}: the loss {name} is {value}")
+            run.sums.setdefault(name, []).append(value)
+        record = {"step": run.step, **losses}
+        early, end = run.step == c.warmup + EARLY, run.step == c.steps
+        if run.step % c.measure_every == 0 or early or end:
+            outputs, row = measure(run, *held_out)
+            if early or end:
+                run.moments["early" if early else "end"] = outputs
+            record |= row
+            run.history.append({"step": run.step, **{k: sum(v) / len(v) for k, v in run.sums.items()}, **row})
+            run.sums = {}
+        run.seconds += time.perf_counter() - started
+        yield record
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measuring, on held-out pictures
+
+@torch.no_grad()
+def translate(G, x, v):
+    """Redraw every picture with every strength.
+
+    x: float (N, 3, H, W) in [-1, 1]; v: float (M, K), or (M,) for one attribute. Returns (N, M, 3, H, W) in [-1, 1].
+    """
+    v = torch.as_tensor(v, dtype=x.dtype, device=x.device)
+    v = v[:, None] if v.dim() == 1 else v
+    training = G.training
+    G.eval()
+    rows = [torch.stack([G(part, strength.expand(len(part), -1)) for strength in v], 1) for part in x.split(64)]
+    G.train(training)
+    return torch.cat(rows)
+
+
+def probe(test_data, device, n=128):
+    """The held-out pictures that a run is measured on: for each attribute as many with it as without, about n in all.
+
+    Returns pictures float (n, 3, H, W) and labels bool (n, K).
+    """
+    share = n // (2 * len(test_data.attrs))
+    rows = torch.cat([torch.where(test_data.labels[:, k] == has)[0][:share]
+                      for k in range(len(test_data.attrs)) for has in (True, False)])
+    return data.as_float(test_data.images[rows]).to(device), test_data.labels[rows].to(device)
+
+
+@torch.no_grad()
+def measure(run, x, labels):
+    """What the ranker says of held-out pairs (Fig. 6, 7, 11).
+
+    As in the paper's footnote 3, v = -1 is applied to pictures that have the attribute, v = +1 to those that don't,
+    v = 0 to all. x: float (n, 3, H, W), labels: bool (n, K).
+    Returns two dicts. The outputs: real_plus, real_zero, real_minus (pairs with r = +1, 0, -1), gen_plus, gen_zero, gen_minus
+    (v), each a list of K tensors. The row: their means and, for generated pairs, stds, pair_accuracy, the share of real
+    pairs with r = +-1 whose sign is right (each a list of K numbers), and recon_l1, mean |G(x, 0) - x|.
+    """
+    G, R = run.G.eval(), run.R
+    n, K = labels.shape
+    fx = R.features(x)
+    shifts = (1, n // 2 - 1, n // 2, n // 2 + 1)                                # each picture with four others
+    real = torch.cat([R.rank(fx, fx.roll(s, 0)) for s in shifts])
+    r = torch.cat([labels.roll(s, 0).int() - labels.int() for s in shifts])
+    back = G(x, x.new_zeros(n, K))
+    zero = R.rank(fx, R.features(back))
+    outputs = {name: [] for name in OUTPUTS}
+    for k in range(K):
+        has = labels[:, k]
+        v = x.new_zeros(n, K)
+        v[:, k] = torch.where(has, -1.0, 1.0)
+        moved = R.rank(fx, R.features(G(x, v)))[:, k]
+        for name, value in zip(OUTPUTS, (real[r[:, k] == 1, k], real[r[:, k] == 0, k], real[r[:, k] == -1, k],
+                                         moved[~has], zero[:, k], moved[has])):
+            outputs[name].append(value.cpu())
+    G.train()
+    row = {name: [u.mean().item() for u in outputs[name]] for name in OUTPUTS}
+    row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
+    row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
+                            for p, m in zip(outputs["real_plus"], outputs["real_minus"])]
+    row["recon_l1"] = l1(back, x).item()
+    return outputs, row
+
+
+def summarise(run):
+    """The last fifth of the iterations, but at least the last 10 measurements, averaged: the numbers of summary.json."""
+    rows = [h for h in run.history if h["step"] > 0.8 * run.config.steps]
+    rows = run.history[-max(10, len(rows)):]
+    single = len(run.config.attr) == 1
+    summary = {}
+    for name in rows[-1]:
+        if name in ("recon_l1", "pair_accuracy") or name.startswith(("real_", "gen_")):
+            mean = np.mean([h[name] for h in rows], 0)
+            summary[name] = mean.item() if np.ndim(mean) == 0 or single else mean.tolist()
+    return summary | {"seconds": run.seconds, "steps": run.step, "seed": run.config.seed, "device": run.device.type,
+                      "config": asdict(run.config)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files of a run
+
+def save(run, out):
+    """Write the checkpoint out/trip.pt: beside it first, then renamed, so that there is a whole one at any moment."""
+    state = {name: getattr(run, name).state_dict() for name in PLAYERS} | {name: getattr(run, name) for name in NOTES}
+    state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
+    if not all(p.isfinite().all() for net in (run.G, run.R) for p in net.parameters()):
+        raise Diverged(f"iteration {run.step}: the weights are no longer finite")
+    torch.save(state, out / "trip.pt.new")
+    os.replace(out / "trip.pt.new", out / "trip.pt")
+
+
+def restore(out, device="cpu"):
+    """Read the checkpoint of the run in folder `out`; raises InputError where there is none, or a broken one."""
+    path = Path(out) / "trip.pt"
+    if not path.is_file():
+        raise InputError(f"no run in {out} (it has no trip.pt); train one: python trip.py --attr smile --out {out}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)         # a file from a stranger runs no code
+        run = Run(Config(**state["config"]), device)
+        for name in PLAYERS:
+            getattr(run, name).load_state_dict(state[name])
+        for name in NOTES:
+            setattr(run, name, state[name])
+        run.rng.set_state(state["rng"])
+    except Exception as error:                                                  # whatever a strange file may lead to
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise InputError(f"{path} is damaged or no checkpoint of this program ({reason}); start anew with --overwrite")
+    return run
+
+
+def load(out, device="cpu"):
+    """The generator, the ranker (both in evaluation mode) and the config of the run in folder `out`."""
+    run = restore(out, device)
+    return run.G.eval(), run.R.eval(), run.config
+
+
+def flat(row, attr):
+    """A record as columns: for several attributes, real_plus -> real_plus.smile, real_plus.frown, ..."""
+    columns = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            columns |= {name if len(attr) == 1 else f"{name}.{a}": u for a, u in zip(attr, value)}
+        else:
+            columns[name] = value
+    return columns
+
+
+def report(run, out, test_data):
+    """Write what a person looks at: history.csv, ranker.npz, ranker.png, samples.png and, at the end, summary.json."""
+    attr = run.config.attr
+    rows = [flat(row, attr) for row in run.history]
+    with open(out / "history.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    np.savez(out / "ranker.npz", **{f"{moment}.{name}.{a}": u.numpy() for moment, outputs in run.moments.items()
+                                    for name in OUTPUTS for a, u in zip(attr, outputs[name])})
+    draw_ranker(run).savefig(out / "ranker.png", dpi=100)
+    x = data.as_float(test_data.images[:8]).to(run.device)
+    sweep = torch.linspace(-1, 1, 11)
+    for k, name in enumerate(attr):
+        v = torch.zeros(11, len(attr))
+        v[:, k] = sweep
+        figure = draw_strips(x, translate(run.G, x, v), [f"{u:+.1f}" for u in sweep], f"{name}: v =")
+        figure.savefig(out / ("samples.png" if k == 0 else f"samples.{name}.png"), dpi=100)
+    if run.step >= run.config.steps:
+        (out / "summary.json").write_text(json.dumps(summarise(run), indent=2) + "\n")
+
+
+def draw_strips(x, ys, names, title):
+    """Fig. 5: a row for each picture, the input and then its translations. x: (N, 3, H, W); ys: (N, M, 3, H, W)."""
+    rows = torch.cat([x[:, None], ys], 1).cpu()
+    n, m, _, h, w = rows.shape
+    picture = rows.permute(0, 3, 1, 4, 2).reshape(n * h, m * w, 3)              # the pictures side by side
+    figure = Figure(figsize=(m * 0.9, n * 0.9 + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow((picture + 1) / 2, interpolation="nearest")
+    axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.set_xlabel(title)
+    return figure
+
+
+def draw_ranker(run):
+    """Fig. 11, for each attribute: densities of the ranker's output at three moments, and its means over the iterations."""
+    attr, steps = run.config.attr, [h["step"] for h in run.history]
+    figure = Figure(figsize=(9, 6.5 * len(attr)), layout="constrained")
+    grid = figure.add_gridspec(3 * len(attr), 3)
+    for k, name in enumerate(attr):
+        means = figure.add_subplot(grid[3 * k + 2, :])
+        means.set(xlabel="iteration", ylabel=f"mean of R, {name}", ylim=(-1.3, 1.3))
+        for row, (kind, label, style, target) in enumerate((("real", "real, r", "--", 1), ("gen", "generated, v", "-", 0.5))):
+            for level, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
+                means.plot(steps, [h[f"{kind}_{level}"][k] for h in run.history], style, color=COLOURS[level],
+                           label=f"{label} = {value}")
+            for column, (moment, outputs) in enumerate(run.moments.items()):
+                axes = figure.add_subplot(grid[3 * k + row, column])
+                for level, colour in COLOURS.items():
+                    u = outputs[f"{kind}_{level}"][k].numpy().clip(-1.7, 1.7)
+                    axes.hist(u, 34, range=(-1.7, 1.7), density=True, alpha=0.6, color=colour)
+                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {name}")
+                for u in (-target, target):
+                    axes.axvline(u, color="black", lw=0.8, ls=":")
+            for u in (-target, target):
+                means.axhline(u, color="black", lw=0.8, ls=":")
+        means.legend(fontsize=7, ncols=2, loc="upper left")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):                                                   # one line, as for every other mistake
+        raise InputError(f"{message}; see python trip.py --help")
+
+
+def parse(argv):
+    """The command line's arguments; `config` among them holds the fields of Config that were given, and no other."""
+    parser = Parser(prog="trip.py", description=__doc__.split("\n\n    Eq.")[0], allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    job = parser.add_argument_group("the job")
+    job.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
+    job.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps ... (default: auto, the first there is of cuda, mps, cpu)")
+    again = job.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    again.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
+    job.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE",
+                     help="don't train: apply the run in --out to these pictures, and write edit.png there")
+    job.add_argument("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
+                     "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
+    settings = parser.add_argument_group("settings (in square brackets: the paper's value)")
+    for f in fields(Config):
+        text = f"{f.metadata['help']} (default: {' '.join(f.default) if f.type is tuple else f.default})"
+        kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
+                dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
+        settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, help=text, **kind)
+    argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]          # "-1,0" is a strength, not an option
+    args = parser.parse_args(argv)
+    args.config = {f.name: getattr(args, f.name) for f in fields(Config) if hasattr(args, f.name)}
+    if "attr" in args.config:
+        args.config["attr"] = tuple(args.config["attr"])
+    return args
+
+
+def check(config):
+    """Raise InputError for a setting that cannot be."""
+    c = config
+    if c.size < 32 or c.size & (c.size - 1):
+        raise InputError(f"--size {c.size}: the networks take powers of two from 32 up: 32, 64, 128, 256, ...")
+    for name in ("steps", "batch", "g_width", "r_width", "measure_every", "save_every"):
+        if getattr(c, name) < 1:
+            raise InputError(f"--{name} {getattr(c, name)}: must be 1 or more")
+    for f in fields(Config):
+        value = getattr(c, f.name)
+        if f.type is float and not 0 <= value < math.inf:
+            raise InputError(f"--{f.name} {value}: must be a number, 0 or more")
+    for name in ("ties", "decay", "beta1", "beta2"):
+        if getattr(c, name) > 1:
+            raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
+    if not 0 <= c.g_down <= math.log2(c.size) - 2 or c.g_blocks < 0 or c.warmup < 0:
+        raise InputError("--g_down, --g_blocks and --warmup must be 0 or more, and --g_down leave 4 x 4 pixels at least")
+
+
+def choose_device(name):
+    """"auto", or a name that torch.device takes and this machine has."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError):                                      # AssertionError: torch without cuda
+        raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out") from None
+
+
+def open_run(args, out, device):
+    """The run that the command line asks for: new, or gone on with. Nothing in `out` is changed here."""
+    if not args.resume and not args.edit:
+        if (out / "trip.pt").exists() and not args.overwrite:
+            raise InputError(f"{out} holds a run already: add --resume to go on with it, or --overwrite to start anew")
+        return Run(Config(**args.config), device)
+    run = restore(out, device)
+    for name, value in args.config.items():
+        if value != getattr(run.config, name) and name != "steps":
+            raise InputError(f"the run in {out} has --{name} {show(getattr(run.config, name))}, not {show(value)}: "
+                             f"leave the option out, or name another folder with --out")
+    run.config = replace(run.config, steps=args.config.get("steps", run.config.steps))
+    if run.config.steps < run.step:
+        raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be {run.step} or more")
+    return run
+
+
+def show(value):
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def edit(run, out, images, strengths):
+    """Apply the run to picture files of any size and write the strip out/edit.png."""
+    K = len(run.config.attr)
+    if strengths is None:
+        rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+    else:
+        rows = [strength(text, K) for text in strengths]
+    if any(abs(u) > 1 for row in rows for u in row):
+        print("warning: a strength outside -1 .. 1 is one that the model never saw", file=sys.stderr)
+    if run.config.data == "faces":
+        print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
+    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
+    x = data.as_float(x).to(run.device)
+    names = [",".join(f"{u:+g}" for u in row) for row in rows]
+    figure = draw_strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
+    figure.savefig(out / "edit.png", dpi=100)
+    print(f"wrote {out / 'edit.png'}")
+
+
+def strength(text, K):
+    """One strength of --v: K numbers with commas between."""
+    try:
+        v = [float(u) for u in text.split(",")]
+    except ValueError:
+        v = []
+    if len(v) != K or not all(map(math.isfinite, v)):
+        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, like {','.join(['0.5'] * K)}")
+    return v
+
+
+def make_folder(out):
+    """Make the folder `out` and see that it can be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot write there ({error.strerror}); name another folder with --out") from None
+
+
+def live(record, run, clock):
+    """The line that is seen during training: rewritten in place in a terminal, else a line for each measurement."""
+    done = run.step - clock["first"]
+    rate = done / (time.perf_counter() - clock["started"])
+    if "gen_plus" in record:
+        clock["means"] = "  ".join(f"{label} {np.mean(record[plus]):+.2f} {np.mean(record[minus]):+.2f}" for label, plus, minus in
+                                   (("real", "real_plus", "real_minus"), ("generated", "gen_plus", "gen_minus")))
+    left = int((run.config.steps - run.step) / rate)
+    line = (f"iteration {run.step}/{run.config.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  "
+            f"{clock.get('means', '')}{'' if run.step > run.config.warmup else '  (pretraining)'}")
+    if sys.stdout.isatty():
+        print(f"\r{line:<100}", end="" if run.step < run.config.steps else "\n", flush=True)
+    elif "gen_plus" in record:
+        print(line, flush=True)
+
+
+def train_command(run, args, out):
+    """Train to the end, or until Ctrl-C; then say where things are. Returns the exit code."""
+    c = run.config
+    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
+    if c.batch > len(train_data):
+        raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
+    if args.overwrite:
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    again = f"python trip.py --attr {' '.join(c.attr)} --out {out} --resume"
+    print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
+          f"results in {out}", flush=True)
+    stopped = []
+    for name in (signal.SIGINT, signal.SIGTERM):                                # finish the iteration, then save
+        signal.signal(name, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
+    if run.step == 0:
+        save(run, out)
+    clock = {"first": run.step, "started": time.perf_counter()}
+    for record in train(run, train_data, test_data):
+        live(record, run, clock)
+        if stopped or run.step % c.save_every == 0 or run.step == c.steps:
+            save(run, out)
+        if stopped and run.step < c.steps:
+            print(f"\nstopped and saved at iteration {run.step}; to go on: {again}")
+            return 130
+    report(run, out, test_data)
+    print(f"wrote {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
+    return 0
+
+
+def main(argv=None):
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        config = Config(**args.config)
+        out = args.out or Path("runs") / "_".join(config.attr)
+        check(config)
+        device = choose_device(args.device)
+        run = open_run(args, out, device)
+        make_folder(out)
+        if args.edit:
+            edit(run, out, args.edit, args.v)
+            return 0
+        return train_command(run, args, out)
+    except InputError as error:
+        print(f"trip.py: error: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"\ntrip.py: stopped: {error}. The last good checkpoint is in {out}; try a smaller --lr_g or --lr_r, which "
+              f"needs a new start: --overwrite", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
