@@ -61,7 +61,7 @@ class Config:
     root: str = setting("", "folder of the data set's files (faces needs none)")
     size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
     steps: int = setting(2000, "iterations, the warm-up among them")
-    warmup: int = setting(600, "iterations of pretraining without the ranking losses [not given]")
+    warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not given]")
     batch: int = setting(8, "pairs in a batch [4]")
     seed: int = setting(0, "decides everything random")
     # networks (Tables 3 and 4)
@@ -89,6 +89,10 @@ class Config:
     # bookkeeping
     measure_every: int = setting(25, "iterations between measurements on held-out pictures")
     save_every: int = setting(500, "iterations between checkpoints")
+
+    def __post_init__(self):
+        self.attr = tuple(self.attr)
+        self.pretraining = min(self.warmup, self.steps // 4)                    # iterations
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,11 +341,12 @@ def train(run, train_data, test_data):
     c, K = run.config, len(run.config.attr)
     stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
     held_out = probe(test_data, run.device)
+    first = c.pretraining + min(EARLY, (c.steps - c.pretraining) // 10)         # "early": after so many iterations
     if run.step == 0:
         run.moments["start"], _ = measure(run, *held_out)
     while run.step < c.steps:
         started = time.perf_counter()
-        ranking = run.step >= c.warmup
+        ranking = run.step >= c.pretraining
         fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay)))
         run.opt_g.param_groups[0]["lr"], run.opt_r.param_groups[0]["lr"] = c.lr_g * fade, c.lr_r * fade
 
@@ -358,7 +363,7 @@ def train(run, train_data, test_data):
                 raise Diverged(f"iteration {run.step}: the loss {name} is {value}")
             run.sums.setdefault(name, []).append(value)
         record = {"step": run.step, **losses}
-        early, end = run.step == c.warmup + EARLY, run.step == c.steps
+        early, end = run.step == first, run.step == c.steps
         if run.step % c.measure_every == 0 or early or end:
             outputs, row = measure(run, *held_out)
             if early or end:
@@ -393,9 +398,12 @@ def probe(test_data, device, n=128):
 
     Returns pictures float (n, 3, H, W) and labels bool (n, K).
     """
-    share = n // (2 * len(test_data.attrs))
-    rows = torch.cat([torch.where(test_data.labels[:, k] == has)[0][:share]
-                      for k in range(len(test_data.attrs)) for has in (True, False)])
+    K = len(test_data.attrs)
+    rows = [torch.where(test_data.labels[:, k] == has)[0][:n // (2 * K)] for k in range(K) for has in (True, False)]
+    if min(map(len, rows)) < 2:
+        raise InputError(f"the {len(test_data)} test pictures hold fewer than 2 with, or 2 without, one of "
+                         f"{', '.join(test_data.attrs)}: more pictures are needed")
+    rows = torch.cat(rows)
     return data.as_float(test_data.images[rows]).to(device), test_data.labels[rows].to(device)
 
 
@@ -592,8 +600,6 @@ def parse(argv):
     argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]          # "-1,0" is a strength, not an option
     args = parser.parse_args(argv)
     args.config = {f.name: getattr(args, f.name) for f in fields(Config) if hasattr(args, f.name)}
-    if "attr" in args.config:
-        args.config["attr"] = tuple(args.config["attr"])
     return args
 
 
@@ -696,7 +702,7 @@ def live(record, run, clock):
                                    (("real", "real_plus", "real_minus"), ("generated", "gen_plus", "gen_minus")))
     left = int((run.config.steps - run.step) / rate)
     line = (f"iteration {run.step}/{run.config.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  "
-            f"{clock.get('means', '')}{'' if run.step > run.config.warmup else '  (pretraining)'}")
+            f"{clock.get('means', '')}{'' if run.step > run.config.pretraining else '  (pretraining)'}")
     if sys.stdout.isatty():
         print(f"\r{line:<100}", end="" if run.step < run.config.steps else "\n", flush=True)
     elif "gen_plus" in record:
@@ -715,19 +721,21 @@ def train_command(run, args, out):
     again = f"python trip.py --attr {' '.join(c.attr)} --out {out} --resume"
     print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
           f"results in {out}", flush=True)
-    stopped = []
-    for name in (signal.SIGINT, signal.SIGTERM):                                # finish the iteration, then save
-        signal.signal(name, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
-    if run.step == 0:
-        save(run, out)
-    clock = {"first": run.step, "started": time.perf_counter()}
-    for record in train(run, train_data, test_data):
-        live(record, run, clock)
-        if stopped or run.step % c.save_every == 0 or run.step == c.steps:
+    stopped = []                                                                # Ctrl-C ends the iteration, not half of it
+    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number) or signal.signal(number, before))
+    try:
+        if run.step == 0:
             save(run, out)
-        if stopped and run.step < c.steps:
-            print(f"\nstopped and saved at iteration {run.step}; to go on: {again}")
-            return 130
+        clock = {"first": run.step, "started": time.perf_counter()}
+        for record in train(run, train_data, test_data):
+            live(record, run, clock)
+            if stopped or run.step % c.save_every == 0 or run.step == c.steps:
+                save(run, out)
+            if stopped and run.step < c.steps:
+                print(f"\nstopped and saved at iteration {run.step}; to go on: {again}")
+                return 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     report(run, out, test_data)
     print(f"wrote {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
     return 0
