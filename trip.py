@@ -535,7 +535,7 @@ def draw_strips(x, ys, names, title):
     picture = rows.permute(0, 3, 1, 4, 2).reshape(n * h, m * w, 3)              # the pictures side by side
     figure = Figure(figsize=(m * 0.9, n * 0.9 + 0.4), layout="constrained")
     axes = figure.subplots()
-    axes.imshow((picture + 1) / 2, interpolation="nearest")
+    axes.imshow((picture.numpy() + 1) / 2, interpolation="nearest")
     axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
     axes.set_yticks([])
     axes.tick_params(length=0)
@@ -599,7 +599,7 @@ def parse(argv):
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, help=text, **kind)
     argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]          # "-1,0" is a strength, not an option
     args = parser.parse_args(argv)
-    args.config = {f.name: getattr(args, f.name) for f in fields(Config) if hasattr(args, f.name)}
+    args.config = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     return args
 
 
@@ -661,12 +661,12 @@ def edit(run, out, images, strengths):
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in (-1.0, -0.5, 0.0, 0.5, 1.0)]
     else:
         rows = [strength(text, K) for text in strengths]
+    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
+    x = data.as_float(x).to(run.device)
     if any(abs(u) > 1 for row in rows for u in row):
         print("warning: a strength outside -1 .. 1 is one that the model never saw", file=sys.stderr)
     if run.config.data == "faces":
         print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
-    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
-    x = data.as_float(x).to(run.device)
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     figure = draw_strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
     figure.savefig(out / "edit.png", dpi=100)
