@@ -7,6 +7,7 @@
 `faces` needs no file: it is drawn by formula. Every data set is one function in the table DATASETS at the end.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 
 
 class InputError(ValueError):
-    """Something the user typed cannot be done. The message is one line: what was given, what is allowed, what to type."""
+    """What was asked for cannot be done. The message is one line: what was given, what is allowed, what to type instead."""
 
 
 @dataclass
@@ -57,8 +58,11 @@ def read_picture(path, size):
     """
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:        # what Pillow raises, by format
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):                     # 16 bits of grey, which convert() would clip
+                picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
+            picture = picture.convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
     white = Image.new("RGBA", picture.size, "white")
@@ -75,47 +79,58 @@ def load(name, attrs, size, root="", seed=0):
     """Load a data set, one of DATASETS, at `size` x `size` pixels with these attributes; root: its folder.
 
     Returns two Data, train and test: 90 % and 10 % of the pictures, shuffled, fixed by the seed.
-    Raises InputError for an unknown data set, an unknown attribute or one given twice.
+    Raises InputError for an unknown data set, an unknown attribute or one given twice, and where there are too few
+    pictures with or without an attribute.
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set {name!r}: {nearest(name, list(DATASETS))}")
     if len(set(attrs)) < len(attrs):
         raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
     whole = DATASETS[name](tuple(attrs), size, root, seed)
-    rows = torch.from_numpy(np.random.RandomState(seed).permutation(len(whole)))
+    rows = torch.from_numpy(np.random.RandomState(seed).permutation(len(whole)))    # the same in every version of numpy
     cut = len(whole) * 9 // 10
-    return whole[rows[:cut]], whole[rows[cut:]]
+    train, test = whole[rows[:cut]], whole[rows[cut:]]
+    for part, split in ((train, "training"), (test, "test")):
+        for attr, n in zip(attrs, part.labels.sum(0).tolist()):
+            if not 2 <= n <= len(part) - 2:
+                raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
+                                 f"or more without; choose another attribute or add pictures")
+    return train, test
 
 
 def pairs(data, batch, rng, ties=0.0, device="cpu"):
     """An endless stream of relative attributes (Sec. 3.1): (x, y, r) with r_k = sign(label_k(y) - label_k(x)).
 
     x, y: float (batch, 3, H, W) in [-1, 1]; r: float (batch, K) in {-1, 0, +1}.
-    Each pair differs in one attribute, drawn uniformly out of the K: as often +1 as -1 in every batch, however rare the
-    attribute is; the other attributes fall as they may, 0 where x and y agree. `ties`: with K = 1, the share of
-    pairs from the same class, r = 0 (Remark 1).
+    Each pair is made to differ in one attribute, chosen at random out of the K: half the batch +1 and half -1, however
+    rare the attribute is. The other attributes fall as they may, r_k = 0 where x and y agree. `ties`: the share of
+    pairs from the same class, r = 0 (Remark 1), for K = 1 only.
+    Each picture is mirrored with probability 1/2: twice the data for the same faces.
     rng: the CPU torch.Generator that decides all of it (its state is all that a resumed run needs).
     """
     K = data.labels.shape[1]
-    order = data.labels.int().argsort(dim=0, stable=True)            # (N, K) per attribute: first those without it
+    order = data.labels.int().argsort(dim=0, stable=True)        # (N, K) for each attribute: first those without it
     without = (~data.labels).sum(0)                              # (K,)
-    for k, n in enumerate(without.tolist()):
-        if n in (0, len(data)):
-            raise InputError(f"{'no' if n else 'every'} training picture has {data.attrs[k]!r}: pairs need both kinds")
-    images = data.images.to(device)                              # uint8: a quarter of the floats
+    free = torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else math.inf
+    images = data.images.to(device if data.images.numel() < free / 2 else "cpu")    # bytes: they fit where floats don't
 
-    def pick(k, has):                                            # a random row per item, with or without attribute k
+    def pick(k, has):                                            # a random row for each pair, with or without attribute k
         count = torch.where(has, len(data) - without[k], without[k])
-        place = (torch.rand(batch, generator=rng, dtype=torch.float64) * count).long()
-        return order[place + torch.where(has, without[k], 0), k]
+        place = torch.rand(batch, generator=rng, dtype=torch.float64) * count       # (as float32 it may round up to count)
+        return order[place.long() + torch.where(has, without[k], 0), k]
+
+    def pictures(rows):
+        x = as_float(images[rows.to(images.device)].to(device))
+        mirrored = torch.rand(batch, 1, 1, 1, generator=rng).to(device) < 0.5
+        return torch.where(mirrored, x.flip(3), x)
 
     while True:
         k = torch.randint(K, (batch,), generator=rng)
-        y_has = (torch.arange(batch) + torch.randint(2, (1,), generator=rng)) % 2 == 0
+        y_has = (torch.arange(batch) + torch.randint(2, (1,), generator=rng)) % 2 == 0    # every other y has it
         tie = torch.rand(batch, generator=rng) < (ties if K == 1 else 0)
-        i, j = pick(k, y_has == tie), pick(k, y_has)
+        i, j = pick(k, torch.where(tie, y_has, ~y_has)), pick(k, y_has)
         r = data.labels[j].float() - data.labels[i].float()
-        yield as_float(images[i.to(device)]), as_float(images[j.to(device)]), r.to(device)
+        yield pictures(i), pictures(j), r.to(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

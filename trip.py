@@ -5,16 +5,22 @@
     python trip.py --attr smile --edit me.png --v -1 -0.5 0 0.5 1    apply it to a picture
     python trip.py --help                                         every setting, with its default
 
-A generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of an attribute. A ranker R(x, y) says how much more of
-it y shows than x. The ranker learns +1 and -1 from real pairs and answers 0, "no difference", to generated pairs, while the
-generator wants the answer v: rival preferences. They meet half way, at v/2.
+A generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of an attribute. A ranker R(x, y) says how much more of it
+y shows than x. The ranker learns +1 and -1 from real pairs and answers 0, "no difference", to generated pairs, while the
+generator wants the answer v: rival preferences. Where their pulls are equally strong they meet half way, at v/2.
 
-    Eq. 1, 4   R(x, y), R(x, G(x, v))           Ranker.rank        Eq. 6a   GAN loss of the ranker       ranker_gan_loss
-    Eq. 3      sign(v) as target ("CLS")        cls_target         Eq. 6b   GAN loss of the generator    generator_gan_loss
-    Eq. 5a     ranking loss of the ranker       ranker_rank_loss   L_cycle  x -> G(x, v) -> x            cycle_loss
-    Eq. 5b     ranking loss of the generator    generator_rank_loss   L_gp  gradient penalty             gradient_penalty
-    Eq. 7a, b  K attributes: sums over k        (in 5a and 5b)     L_o      orthogonal kernels           orthogonal_penalty
-    Table 3    Generator                        Table 4   Ranker             the algorithm               train
+    paper        what it is                                       here
+    Eq. 1, 4     R(x, y) and R(x, G(x, v))                        Ranker.rank
+    Eq. 3        sign(v) as the target ("CLS")                    cls_target
+    Eq. 5a, 7a   ranking loss of the ranker                       ranker_rank_loss
+    Eq. 5b, 7b   ranking loss of the generator                    generator_rank_loss
+    Eq. 6a       GAN loss of the ranker                           ranker_gan_loss
+    Eq. 6b       GAN loss of the generator                        generator_gan_loss
+    L_cycle      x -> G(x, v) -> x                                cycle_loss
+    L_gp         gradient penalty                                 gradient_penalty
+    L_o          orthogonal kernels                               orthogonal_penalty
+    Table 3, 4   networks                                         Generator, Ranker
+    Fig. 10      the players' total losses, and the algorithm     ranker_step, generator_step, train
 
 Shapes: B pictures in a batch, K attributes; pictures are float (B, 3, H, W) with pixels in [-1, 1]; v and r are (B, K).
 """
@@ -25,6 +31,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -40,13 +47,6 @@ from torch import nn
 import data
 from data import InputError
 
-EARLY = 100                                                                     # iterations of ranking, as in Fig. 11b
-OUTPUTS = ("real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus")   # r or v = +1, 0, -1
-PLAYERS = ("G", "R", "opt_g", "opt_r")
-NOTES = ("step", "seconds", "history", "sums", "moments")
-FILES = ("trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json")
-COLOURS = {"plus": "#D55E00", "zero": "#999999", "minus": "#0072B2"}            # Okabe and Ito's, safe for the colour-blind
-
 
 def setting(default, help):
     """A field of Config: its default and the line that --help prints."""
@@ -61,9 +61,9 @@ class Config:
     root: str = setting("", "folder of the data set's files (faces needs none)")
     size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
     steps: int = setting(2000, "iterations, the warm-up among them")
-    warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not given]")
+    warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not stated]")
     batch: int = setting(8, "pairs in a batch [4]")
-    seed: int = setting(0, "decides everything random")
+    seed: int = setting(0, "decides the first weights, the pairs and the v (not the data set and its split)")
     # networks (Tables 3 and 4)
     g_width: int = setting(8, "filters of G's first layer [64]")
     g_down: int = setting(2, "stride-2 layers of G [2]")
@@ -77,22 +77,22 @@ class Config:
     lam_gp: float = setting(20.0, "weight of the gradient penalty [150]")
     gp_center: float = setting(0.0, "the norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is far too steep here [1]")
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
-    lam_id: float = setting(10.0, "weight of |G(x, v) - x|: it is the pretraining, and stays on [not in the paper]")
+    lam_id: float = setting(10.0, "weight of |G(x, v) - x|, in the pretraining and after it [not in the paper]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    ties: float = setting(0.0, "share of real pairs of equal label, r = 0 (Remark 1), for one attribute [open]")
+    ties: float = setting(0.0, "share of real pairs of equal label, r = 0 (Remark 1), for one attribute [not stated]")
     # optimisation
     lr_g: float = setting(2e-3, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(7e-4, "Adam's learning rate for R [1e-5]")
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
-    decay: float = setting(0.4, "share of the iterations after which both rates fall linearly to 0; 1: never [not given]")
+    decay_from: float = setting(0.4, "share of the iterations after which both rates fall linearly to 0; 1: never [not stated]")
     # bookkeeping
     measure_every: int = setting(25, "iterations between measurements on held-out pictures")
     save_every: int = setting(500, "iterations between checkpoints")
 
     def __post_init__(self):
         self.attr = tuple(self.attr)
-        self.pretraining = min(self.warmup, self.steps // 4)                    # iterations
+        self.warmup = min(self.warmup, self.steps // 4)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -114,13 +114,12 @@ class SwitchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(1, channels))
 
     def forward(self, x):
-        var_in, mean_in = torch.var_mean(x, (2, 3), correction=0)               # (B, C): per picture and channel
-        square_in = var_in + mean_in ** 2                                       # E[x^2]: all that the others need
-        mean_ln = mean_in.mean(1, keepdim=True)                                 # (B, 1): per picture
-        var_ln = square_in.mean(1, keepdim=True) - mean_ln ** 2
+        var_in, mean_in = torch.var_mean(x, (2, 3), correction=0)               # (B, C): of each picture and channel
+        mean_ln = mean_in.mean(1, keepdim=True)                                 # (B, 1): of each picture
+        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, correction=0, keepdim=True)     # within + between channels
         if self.training:
-            mean_bn = mean_in.mean(0, keepdim=True)                             # (1, C): per channel
-            var_bn = square_in.mean(0, keepdim=True) - mean_bn ** 2
+            mean_bn = mean_in.mean(0, keepdim=True)                             # (1, C): of each channel
+            var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
             self.running_mean.lerp_(mean_bn.detach(), self.momentum)
             self.running_var.lerp_(var_bn.detach(), self.momentum)
         else:
@@ -145,10 +144,12 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-class Generator(nn.Sequential):
+class Generator(nn.Module):
     """Table 3. G(x, v): picture x (B, 3, H, W) redrawn with strengths v (B, K), the same shape as x, in [-1, 1]."""
 
     def __init__(self, K=1, width=64, down=2, blocks=6):
+        super().__init__()
+
         def block(conv, channels):
             return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
 
@@ -161,11 +162,11 @@ class Generator(nn.Sequential):
         for _ in range(down):
             layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)     # and back
             c //= 2
-        super().__init__(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
 
     def forward(self, x, v):
         planes = v[:, :, None, None].expand(-1, -1, *x.shape[2:])               # (B, K, H, W): v as K constant pictures
-        return super().forward(torch.cat([x, planes], 1))
+        return self.layers(torch.cat([x, planes], 1))
 
 
 class Ranker(nn.Module):
@@ -183,8 +184,9 @@ class Ranker(nn.Module):
         self.features = nn.Sequential(*sum(layers, []))                         # F: (B, 3, H, W) -> (B, c, 4, 4)
         self.rank_head = nn.Sequential(nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01), nn.Flatten(), nn.Linear(16 * c, K))
         self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
-        for layer in self.modules():                                            # PyTorch's own start is too small here:
-            if isinstance(layer, nn.Conv2d):                                    # without normalisation the signal fades
+        # PyTorch's own first weights are too small for a network without normalisation: the signal would fade
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.01)
                 nn.init.zeros_(layer.bias)
 
@@ -254,7 +256,7 @@ def orthogonal_penalty(net):
     total = 0
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            w = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+            w = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight   # it has (in, out)
             gram = w.flatten(1) @ w.flatten(1).T
             total = total + (gram ** 2).sum() - (gram.diagonal() ** 2).sum()
     return total
@@ -262,6 +264,9 @@ def orthogonal_penalty(net):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The algorithm
+
+EARLY = 100                                                                     # iterations of ranking, as in Fig. 11b
+
 
 class Diverged(RuntimeError):
     """A loss is no longer finite; the message says which, and when."""
@@ -275,7 +280,7 @@ class Run:
         self.rng = torch.Generator().manual_seed(config.seed)                   # and this the pairs and the v
         self.config, self.device = config, torch.device(device)
         K = len(config.attr)
-        layout = dict(device=device, memory_format=torch.channels_last)         # faster convolutions, same results
+        layout = dict(device=device, memory_format=torch.channels_last)         # faster convolutions
         self.G = Generator(K, config.g_width, config.g_down, config.g_blocks).to(**layout)
         self.R = Ranker(K, config.r_width, config.size).to(**layout)
         betas = (config.beta1, config.beta2)
@@ -283,12 +288,12 @@ class Run:
         self.opt_r = torch.optim.Adam(self.R.parameters(), config.lr_r, betas)
         self.step, self.seconds = 0, 0.0
         self.history = []                                                       # one record for each measurement
-        self.sums = {}                                                          # of the losses, since the last one
+        self.recent = {}                                                        # the losses since the last of them
         self.moments = {}                                                       # raw outputs of R: start, early, end
 
 
 def update(optimizer, losses):
-    """Move this optimizer's parameters down the sum of the losses; no gradient goes to the other player's."""
+    """Move this optimizer's parameters down the sum of the losses; the other player's get no gradient (`inputs`)."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     sum(losses.values()).backward(inputs=parameters)
@@ -303,11 +308,12 @@ def ranker_step(run, x, y, r, fake, ranking):
     c, R = run.config, run.R
     fx, fy, ff = R.features(torch.cat([x, y, fake])).chunk(3)
     losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(fx), R.critic(ff))}
-    if c.lam_gp:
+    if c.lam_g and c.lam_gp:
         a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device)
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     if ranking:
-        losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
+        real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))                 # each pair both ways: R(y, x) is to be -r
+        losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
     update(run.opt_r, losses)
     return losses
 
@@ -334,20 +340,20 @@ def generator_step(run, x, v, fake, ranking):
 def train(run, train_data, test_data):
     """The algorithm. Trains `run` up to run.config.steps iterations, from wherever it stands.
 
-    A Python generator: yields a dict after each iteration, `step` and the losses; those of a measurement hold the
-    ranker's means on held-out pictures as well (see `measure`), and are kept in run.history.
+    To be iterated over, `for record in train(...)`: an iteration each. A record is a dict of `step` and the losses; where
+    the run was measured, also of what `measure` found on held-out pictures: these are kept in run.history.
     Raises Diverged where a loss is no longer finite.
     """
     c, K = run.config, len(run.config.attr)
     stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
     held_out = probe(test_data, run.device)
-    first = c.pretraining + min(EARLY, (c.steps - c.pretraining) // 10)         # "early": after so many iterations
+    early = c.warmup + min(EARLY, (c.steps - c.warmup) // 10)
     if run.step == 0:
         run.moments["start"], _ = measure(run, *held_out)
     while run.step < c.steps:
         started = time.perf_counter()
-        ranking = run.step >= c.pretraining
-        fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay)))
+        ranking = run.step >= c.warmup
+        fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
         run.opt_g.param_groups[0]["lr"], run.opt_r.param_groups[0]["lr"] = c.lr_g * fade, c.lr_r * fade
 
         x, y, r = next(stream)                                                  # a real pair, y more than x if r = 1
@@ -357,53 +363,59 @@ def train(run, train_data, test_data):
         losses |= generator_step(run, x, v, fake, ranking)
 
         run.step += 1
-        losses = dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+        losses = dict(zip(losses, torch.stack(list(losses.values())).tolist())) # one transfer from the GPU for all
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise Diverged(f"iteration {run.step}: the loss {name} is {value}")
-            run.sums.setdefault(name, []).append(value)
+            run.recent.setdefault(name, []).append(value)
         record = {"step": run.step, **losses}
-        early, end = run.step == first, run.step == c.steps
-        if run.step % c.measure_every == 0 or early or end:
+        if run.step % c.measure_every == 0 or run.step in (early, c.steps):
             outputs, row = measure(run, *held_out)
-            if early or end:
-                run.moments["early" if early else "end"] = outputs
+            if run.step == c.steps:
+                run.moments["end"] = outputs
+            elif run.step == early:
+                run.moments.setdefault("early", outputs)
             record |= row
-            run.history.append({"step": run.step, **{k: sum(v) / len(v) for k, v in run.sums.items()}, **row})
-            run.sums = {}
-        run.seconds += time.perf_counter() - started
+            run.history.append({"step": run.step, **{k: sum(v) / len(v) for k, v in run.recent.items()}, **row})
+            run.recent = {}
+        run.seconds += time.perf_counter() - started                            # without what the caller does now
         yield record
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Measuring, on held-out pictures
 
+OUTPUTS = ("real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus")    # r or v = +1, 0, -1
+
+
 @torch.no_grad()
+def in_parts(G, x, v):
+    """G(x, v) in evaluation mode and in small parts, which any memory holds. x: (N, 3, H, W), v: (N, K)."""
+    training = G.training
+    G.eval()
+    y = torch.cat([G(*part) for part in zip(x.split(32), v.split(32))])
+    G.train(training)
+    return y
+
+
 def translate(G, x, v):
     """Redraw every picture with every strength.
 
-    x: float (N, 3, H, W) in [-1, 1]; v: float (M, K), or (M,) for one attribute. Returns (N, M, 3, H, W) in [-1, 1].
+    x: float (N, 3, H, W) in [-1, 1]; v: (M, K), or (M,) for one attribute. Returns (N, M, 3, H, W) in [-1, 1].
     """
     v = torch.as_tensor(v, dtype=x.dtype, device=x.device)
     v = v[:, None] if v.dim() == 1 else v
-    training = G.training
-    G.eval()
-    rows = [torch.stack([G(part, strength.expand(len(part), -1)) for strength in v], 1) for part in x.split(64)]
-    G.train(training)
-    return torch.cat(rows)
+    return torch.stack([in_parts(G, x, strength.expand(len(x), -1)) for strength in v], 1)
 
 
 def probe(test_data, device, n=128):
     """The held-out pictures that a run is measured on: for each attribute as many with it as without, about n in all.
 
-    Returns pictures float (n, 3, H, W) and labels bool (n, K).
+    Returns pictures float (n, 3, H, W) and labels bool (n, K); a picture may be there for several attributes.
     """
     K = len(test_data.attrs)
-    rows = [torch.where(test_data.labels[:, k] == has)[0][:n // (2 * K)] for k in range(K) for has in (True, False)]
-    if min(map(len, rows)) < 2:
-        raise InputError(f"the {len(test_data)} test pictures hold fewer than 2 with, or 2 without, one of "
-                         f"{', '.join(test_data.attrs)}: more pictures are needed")
-    rows = torch.cat(rows)
+    rows = torch.cat([torch.where(test_data.labels[:, k] == has)[0][:max(2, n // (2 * K))]
+                      for k in range(K) for has in (True, False)])
     return data.as_float(test_data.images[rows]).to(device), test_data.labels[rows].to(device)
 
 
@@ -417,24 +429,23 @@ def measure(run, x, labels):
     (v), each a list of K tensors. The row: their means and, for generated pairs, stds, pair_accuracy, the share of real
     pairs with r = +-1 whose sign is right (each a list of K numbers), and recon_l1, mean |G(x, 0) - x|.
     """
-    G, R = run.G.eval(), run.R
+    G, R = run.G, run.R
     n, K = labels.shape
     fx = R.features(x)
-    shifts = (1, n // 2 - 1, n // 2, n // 2 + 1)                                # each picture with four others
-    real = torch.cat([R.rank(fx, fx.roll(s, 0)) for s in shifts])
+    shifts = (1, n // 2 - 1, n // 2, n // 2 + 1)                                # each picture with four others, near and far:
+    real = torch.cat([R.rank(fx, fx.roll(s, 0)) for s in shifts])               # `probe` sorts them by their labels
     r = torch.cat([labels.roll(s, 0).int() - labels.int() for s in shifts])
-    back = G(x, x.new_zeros(n, K))
+    back = in_parts(G, x, x.new_zeros(n, K))
     zero = R.rank(fx, R.features(back))
     outputs = {name: [] for name in OUTPUTS}
     for k in range(K):
         has = labels[:, k]
         v = x.new_zeros(n, K)
         v[:, k] = torch.where(has, -1.0, 1.0)
-        moved = R.rank(fx, R.features(G(x, v)))[:, k]
-        for name, value in zip(OUTPUTS, (real[r[:, k] == 1, k], real[r[:, k] == 0, k], real[r[:, k] == -1, k],
-                                         moved[~has], zero[:, k], moved[has])):
+        moved = R.rank(fx, R.features(in_parts(G, x, v)))[:, k]
+        found = (real[r[:, k] == 1, k], real[r[:, k] == 0, k], real[r[:, k] == -1, k], moved[~has], zero[:, k], moved[has])
+        for name, value in zip(OUTPUTS, found):
             outputs[name].append(value.cpu())
-    G.train()
     row = {name: [u.mean().item() for u in outputs[name]] for name in OUTPUTS}
     row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
     row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
@@ -460,12 +471,16 @@ def summarise(run):
 # ---------------------------------------------------------------------------------------------------------------------
 # Files of a run
 
+NETS = ("G", "R", "opt_g", "opt_r")                                             # what a checkpoint holds of a Run
+NOTES = ("step", "seconds", "history", "recent", "moments")
+
+
 def save(run, out):
     """Write the checkpoint out/trip.pt: beside it first, then renamed, so that there is a whole one at any moment."""
-    state = {name: getattr(run, name).state_dict() for name in PLAYERS} | {name: getattr(run, name) for name in NOTES}
-    state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
     if not all(p.isfinite().all() for net in (run.G, run.R) for p in net.parameters()):
         raise Diverged(f"iteration {run.step}: the weights are no longer finite")
+    state = {name: getattr(run, name).state_dict() for name in NETS} | {name: getattr(run, name) for name in NOTES}
+    state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
     torch.save(state, out / "trip.pt.new")
     os.replace(out / "trip.pt.new", out / "trip.pt")
 
@@ -478,14 +493,17 @@ def restore(out, device="cpu"):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)         # a file from a stranger runs no code
         run = Run(Config(**state["config"]), device)
-        for name in PLAYERS:
+        for name in NETS:
             getattr(run, name).load_state_dict(state[name])
         for name in NOTES:
             setattr(run, name, state[name])
         run.rng.set_state(state["rng"])
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:                                                  # whatever a strange file may lead to
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise InputError(f"{path} is damaged or no checkpoint of this program ({reason}); start anew with --overwrite")
+        raise InputError(f"{path} is damaged or no checkpoint of this program ({reason}); move it away, or name another "
+                         f"folder with --out") from None
     return run
 
 
@@ -507,7 +525,7 @@ def flat(row, attr):
 
 
 def report(run, out, test_data):
-    """Write what a person looks at: history.csv, ranker.npz, ranker.png, samples.png and, at the end, summary.json."""
+    """Write what a person looks at: history.csv, ranker.npz, ranker.png, samples.png and, of a finished run, summary.json."""
     attr = run.config.attr
     rows = [flat(row, attr) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
@@ -518,14 +536,17 @@ def report(run, out, test_data):
                                     for name in OUTPUTS for a, u in zip(attr, outputs[name])})
     draw_ranker(run).savefig(out / "ranker.png", dpi=100)
     x = data.as_float(test_data.images[:8]).to(run.device)
-    sweep = torch.linspace(-1, 1, 11)
+    sweep = [i / 5 for i in range(-5, 6)]
     for k, name in enumerate(attr):
         v = torch.zeros(11, len(attr))
-        v[:, k] = sweep
+        v[:, k] = torch.tensor(sweep)
         figure = draw_strips(x, translate(run.G, x, v), [f"{u:+.1f}" for u in sweep], f"{name}: v =")
         figure.savefig(out / ("samples.png" if k == 0 else f"samples.{name}.png"), dpi=100)
     if run.step >= run.config.steps:
         (out / "summary.json").write_text(json.dumps(summarise(run), indent=2) + "\n")
+
+
+COLOURS = {"plus": "#D55E00", "zero": "#999999", "minus": "#0072B2"}            # Okabe and Ito's, safe for the colour-blind
 
 
 def draw_strips(x, ys, names, title):
@@ -533,7 +554,7 @@ def draw_strips(x, ys, names, title):
     rows = torch.cat([x[:, None], ys], 1).cpu()
     n, m, _, h, w = rows.shape
     picture = rows.permute(0, 3, 1, 4, 2).reshape(n * h, m * w, 3)              # the pictures side by side
-    figure = Figure(figsize=(m * 0.9, n * 0.9 + 0.4), layout="constrained")
+    figure = Figure(figsize=(m * max(w, 90) / 100, n * max(h, 90) / 100 + 0.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow((picture.numpy() + 1) / 2, interpolation="nearest")
     axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
@@ -550,7 +571,7 @@ def draw_ranker(run):
     grid = figure.add_gridspec(3 * len(attr), 3)
     for k, name in enumerate(attr):
         means = figure.add_subplot(grid[3 * k + 2, :])
-        means.set(xlabel="iteration", ylabel=f"mean of R, {name}", ylim=(-1.3, 1.3))
+        means.set(xlabel="iteration", ylabel=f"mean of R, {name}", ylim=(-1.7, 1.4))
         for row, (kind, label, style, target) in enumerate((("real", "real, r", "--", 1), ("gen", "generated, v", "-", 0.5))):
             for level, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
                 means.plot(steps, [h[f"{kind}_{level}"][k] for h in run.history], style, color=COLOURS[level],
@@ -565,7 +586,7 @@ def draw_ranker(run):
                     axes.axvline(u, color="black", lw=0.8, ls=":")
             for u in (-target, target):
                 means.axhline(u, color="black", lw=0.8, ls=":")
-        means.legend(fontsize=7, ncols=2, loc="upper left")
+        means.legend(fontsize=8, ncols=6, loc="lower center")
     return figure
 
 
@@ -579,7 +600,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv):
     """The command line's arguments; `config` among them holds the fields of Config that were given, and no other."""
-    parser = Parser(prog="trip.py", description=__doc__.split("\n\n    Eq.")[0], allow_abbrev=False,
+    parser = Parser(prog="trip.py", description=__doc__.split("\n\n    paper")[0], allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     job = parser.add_argument_group("the job")
     job.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
@@ -587,7 +608,7 @@ def parse(argv):
     again = job.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
     again.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
-    job.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE",
+    again.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE",
                      help="don't train: apply the run in --out to these pictures, and write edit.png there")
     job.add_argument("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
                      "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
@@ -597,8 +618,10 @@ def parse(argv):
         kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, help=text, **kind)
-    argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]          # "-1,0" is a strength, not an option
+    argv = [" " + a if re.match(r"-[\d.]", a) else a for a in argv]            # "-1,0" is a strength, not an option
     args = parser.parse_args(argv)
+    if args.v and not args.edit:
+        raise InputError("--v says how to --edit a picture: name one, as in --edit me.jpg")
     args.config = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     return args
 
@@ -615,9 +638,15 @@ def check(config):
         value = getattr(c, f.name)
         if f.type is float and not 0 <= value < math.inf:
             raise InputError(f"--{f.name} {value}: must be a number, 0 or more")
-    for name in ("ties", "decay", "beta1", "beta2"):
+    for name in ("ties", "decay_from"):
         if getattr(c, name) > 1:
             raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
+    if max(c.beta1, c.beta2) >= 1:
+        raise InputError("--beta1 and --beta2 must be below 1")
+    if not 0 <= c.seed < 2 ** 63:
+        raise InputError(f"--seed {c.seed}: must be 0 or more, and below 2^63")
+    if c.ties and len(c.attr) > 1:
+        raise InputError("--ties is for one attribute: with several, pairs tie in some of them anyway")
     if not 0 <= c.g_down <= math.log2(c.size) - 2 or c.g_blocks < 0 or c.warmup < 0:
         raise InputError("--g_down, --g_blocks and --warmup must be 0 or more, and --g_down leave 4 x 4 pixels at least")
 
@@ -625,10 +654,9 @@ def check(config):
 def choose_device(name):
     """"auto", or a name that torch.device takes and this machine has."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-        return torch.device(name)
+        return torch.zeros(1, device=name).device                               # cuda:0 for cuda
     except (RuntimeError, AssertionError):                                      # AssertionError: torch without cuda
         raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out") from None
 
@@ -641,10 +669,11 @@ def open_run(args, out, device):
         return Run(Config(**args.config), device)
     run = restore(out, device)
     for name, value in args.config.items():
-        if value != getattr(run.config, name) and name != "steps":
+        if name in ("steps", "root", "measure_every", "save_every"):            # these may change on the way
+            run.config = replace(run.config, **{name: value})
+        elif value != getattr(run.config, name):
             raise InputError(f"the run in {out} has --{name} {show(getattr(run.config, name))}, not {show(value)}: "
                              f"leave the option out, or name another folder with --out")
-    run.config = replace(run.config, steps=args.config.get("steps", run.config.steps))
     if run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be {run.step} or more")
     return run
@@ -697,14 +726,15 @@ def live(record, run, clock):
     """The line that is seen during training: rewritten in place in a terminal, else a line for each measurement."""
     done = run.step - clock["first"]
     rate = done / (time.perf_counter() - clock["started"])
+    columns = shutil.get_terminal_size().columns - 1
     if "gen_plus" in record:
         clock["means"] = "  ".join(f"{label} {np.mean(record[plus]):+.2f} {np.mean(record[minus]):+.2f}" for label, plus, minus in
                                    (("real", "real_plus", "real_minus"), ("generated", "gen_plus", "gen_minus")))
     left = int((run.config.steps - run.step) / rate)
     line = (f"iteration {run.step}/{run.config.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  "
-            f"{clock.get('means', '')}{'' if run.step > run.config.pretraining else '  (pretraining)'}")
+            f"{clock.get('means', '')}{'' if run.step > run.config.warmup else '  (pretraining)'}")
     if sys.stdout.isatty():
-        print(f"\r{line:<100}", end="" if run.step < run.config.steps else "\n", flush=True)
+        print("\r" + line[:columns].ljust(columns), end="" if run.step < run.config.steps else "\n", flush=True)
     elif "gen_plus" in record:
         print(line, flush=True)
 
@@ -715,29 +745,40 @@ def train_command(run, args, out):
     train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
     if c.batch > len(train_data):
         raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
+    make_folder(out)
     if args.overwrite:
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-    again = f"python trip.py --attr {' '.join(c.attr)} --out {out} --resume"
+        for pattern in ("trip.pt*", "history.csv", "ranker.*", "samples*.png", "summary.json", "edit.png"):
+            for path in out.glob(pattern):
+                path.unlink()
+    again = (f'python trip.py --attr {" ".join(c.attr)} --out "{out}" --resume'
+             + (f" --device {args.device}" if args.device != "auto" else ""))
     print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
           f"results in {out}", flush=True)
-    stopped = []                                                                # Ctrl-C ends the iteration, not half of it
-    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number) or signal.signal(number, before))
+    stopped = []
+
+    def on_ctrl_c(number, frame):                                               # ends the iteration, not half of it;
+        stopped.append(number)                                                  # a second Ctrl-C ends the program
+        signal.signal(signal.SIGINT, before)
+        print("\nstopping ...", flush=True)
+
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         if run.step == 0:
             save(run, out)
         clock = {"first": run.step, "started": time.perf_counter()}
         for record in train(run, train_data, test_data):
             live(record, run, clock)
-            if stopped or run.step % c.save_every == 0 or run.step == c.steps:
+            if stopped or run.step % c.save_every == 0:
                 save(run, out)
+                report(run, out, test_data)
             if stopped and run.step < c.steps:
-                print(f"\nstopped and saved at iteration {run.step}; to go on: {again}")
+                print(f"stopped and saved at iteration {run.step}; to go on: {again}")
                 return 130
+        save(run, out)
+        report(run, out, test_data)
     finally:
         signal.signal(signal.SIGINT, before)
-    report(run, out, test_data)
-    print(f"wrote {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
+    print(f"finished: see {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
     return 0
 
 
@@ -749,8 +790,8 @@ def main(argv=None):
         check(config)
         device = choose_device(args.device)
         run = open_run(args, out, device)
-        make_folder(out)
         if args.edit:
+            make_folder(out)
             edit(run, out, args.edit, args.v)
             return 0
         return train_command(run, args, out)

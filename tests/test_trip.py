@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE))
 import data  # noqa: E402
 import trip  # noqa: E402
 
+FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json"}
 TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 --save_every 2".split()
 
 
@@ -536,9 +537,24 @@ def test_pairs_are_decided_by_the_generators_state(smiles):
     assert all(same(next(first), next(second)) for _ in range(3))
 
 
-def test_pairs_need_both_kinds():
-    with pytest.raises(data.InputError, match="every training picture has 'a'"):
-        next(data.pairs(coded(torch.ones(5, 1).bool()), 2, rng()))
+def test_pictures_come_mirrored_half_of_the_time():
+    left = torch.zeros(20, 3, 4, 4, dtype=torch.uint8)
+    left[..., 0] = 255
+    some = data.Data(left, torch.arange(20)[:, None] < 10, ("a",))
+    x, y, _ = next(data.pairs(some, 1000, rng()))
+    mirrored = torch.cat([x, y])[:, 0, 0, 3] == 1
+    assert mirrored.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(torch.cat([x, y])[:, 0, 0, 0] == 1, ~mirrored)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_attribute_that_no_or_every_picture_has_is_an_error(share, monkeypatch):
+    def all_alike(attrs, size, root, seed):
+        return data.Data(torch.zeros(50, 3, size, size, dtype=torch.uint8), torch.arange(50)[:, None] < 50 * share, attrs)
+
+    monkeypatch.setitem(data.DATASETS, "alike", all_alike)
+    with pytest.raises(data.InputError, match=f"{int(45 * share)} of 45 training pictures have 'smile'"):
+        data.load("alike", ["smile"], 32)
 
 
 def test_pictures_of_any_mode_and_orientation_are_read_upright(tmp_path):
@@ -551,6 +567,7 @@ def test_pictures_of_any_mode_and_orientation_are_read_upright(tmp_path):
     turned.save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(half).convert("L").save(tmp_path / "grey.jpg")
     Image.fromarray(half).convert("P").save(tmp_path / "palette.gif")
+    Image.fromarray(np.full((40, 60), 40000, np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(np.dstack([half, np.zeros((40, 60), np.uint8)]), "RGBA").save(tmp_path / "clear.png")
     upright = data.read_picture(tmp_path / "rgb.png", 32)
     assert upright.shape == (3, 32, 32) and upright.dtype == torch.uint8
@@ -559,6 +576,7 @@ def test_pictures_of_any_mode_and_orientation_are_read_upright(tmp_path):
     assert data.read_picture(tmp_path / "palette.gif", 32).shape == (3, 32, 32)
     grey = data.read_picture(tmp_path / "grey.jpg", 32).int()
     assert (grey[0] - grey[1]).abs().max() == 0
+    assert (data.read_picture(tmp_path / "deep.png", 32).int() - 40000 // 257).abs().max() <= 1
     assert (data.read_picture(tmp_path / "clear.png", 32) == 255).all()      # transparent: white
 
 
@@ -566,7 +584,7 @@ def test_pictures_of_any_mode_and_orientation_are_read_upright(tmp_path):
 # A run, its files, and what can go wrong with them
 
 def test_a_run_writes_its_files(trained):
-    assert {path.name for path in trained.iterdir()} == set(trip.FILES)
+    assert {path.name for path in trained.iterdir()} == FILES
     rows = list(csv.DictReader(open(trained / "history.csv")))
     assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
     assert {"gen_plus", "real_minus", "recon_l1", "ranker_rank", "generator_cycle"} <= set(rows[0])
@@ -679,9 +697,26 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
         stop_at(patch, 5)                                    # between two checkpoints and two measurements
         assert trip.main(options) == 130
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "iteration 5" in said and f"python trip.py --attr smile --out {tmp_path} --resume" in said
-    assert trip.main(["--out", str(tmp_path), "--resume"]) == 0
+    assert "iteration 5" in said and f'python trip.py --attr smile --out "{tmp_path}" --resume' in said
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json"}    # pictures so far, no summary yet
+    assert trip.main(["--attr", "smile", "--out", str(tmp_path), "--resume"]) == 0
     assert_same_run(trained, tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 8])
+def test_ctrl_c_in_the_first_or_the_last_iteration(step, tmp_path, monkeypatch):
+    stop_at(monkeypatch, step)
+    assert trip.main(["--steps", "8", *TINY, "--out", str(tmp_path)]) == (130 if step == 1 else 0)
+    assert trip.restore(tmp_path).step == step
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_overwrite_starts_anew_and_leaves_nothing_of_the_old_run(tmp_path):
+    for old in ("trip.pt", "trip.pt.new", "samples.beard.png", "summary.json", "edit.png"):
+        (tmp_path / old).write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert trip.main(["--steps", "2", *TINY, "--out", str(tmp_path), "--overwrite"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"notes.txt"}
 
 
 def test_a_finished_run_goes_on_with_more_steps_when_asked(trained, tmp_path):
@@ -808,6 +843,10 @@ def test_help_names_every_setting_with_its_default(capsys):
     ("--lr_g nan", "--lr_g"),
     ("--lam -1", "--lam"),
     ("--ties 2", "--ties"),
+    ("--ties 0.5 --attr smile beard", "--ties"),
+    ("--beta1 1", "--beta1"),
+    ("--seed -1", "--seed"),
+    ("--v 1", "--edit"),
     ("--g_down 9", "--g_down"),
     ("--device tpu9", "--device tpu9"),
     ("--wdth 3", "--wdth"),
@@ -834,6 +873,7 @@ def test_cuda_where_there_is_none_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("options, says", [
     ("--attr smile", "--overwrite"),                         # a run is there
+    ("--edit samples.png --overwrite", "--overwrite"),
     ("--resume --attr beard", "--attr smile, not beard"),
     ("--resume --size 64", "--size 32, not 64"),
     ("--resume --steps 3", "8 or more"),
