@@ -124,6 +124,13 @@ def test_cycle_loss_is_the_mean_absolute_difference():
     assert trip.cycle_loss(x, back).item() == pytest.approx(0.25)
 
 
+def test_identity_loss_weighs_a_change_by_1_minus_v():
+    x = torch.zeros(2, 3, 4, 4)
+    fake = torch.cat([x[:1] + 0.5, x[:1] - 1])
+    assert trip.identity_loss(x, fake, torch.tensor([[0.0], [1.0]])).item() == pytest.approx(0.5 / 2)
+    assert trip.identity_loss(x, fake, torch.tensor([[0.2, -0.4], [0.5, 0.0]])).item() == pytest.approx((0.6 * 0.5 + 0.5) / 2)
+
+
 def test_gradient_penalty_is_taken_between_the_pictures_on_the_gan_head_only():
     # D(z) = |z|^2 / 2 has the gradient z, so its norm tells where the penalty was taken
     R = SimpleNamespace(features=lambda z: z, critic=lambda f: (f ** 2).sum((1, 2, 3))[:, None] / 2, rank=None)
