@@ -8,6 +8,7 @@
 """
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -57,10 +58,13 @@ def read_picture(path, size):
     Returns uint8 (3, size, size). Raises InputError for a file that is missing or no picture.
     """
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):                     # 16 bits of grey, which convert() would clip
-                picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
+            if picture.mode[0] in "IF":                          # 16 bits and more of grey, which convert() would clip
+                deep = np.asarray(picture, np.float32)
+                deep = deep / (1 if deep.max() <= 1 else 255 if deep.max() <= 255 else 65535)
+                picture = Image.fromarray((deep.clip(0, 1) * 255).astype(np.uint8))
             picture = picture.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"

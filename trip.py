@@ -32,6 +32,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -61,7 +62,7 @@ class Config:
     data: str = setting("faces", "data set")
     root: str = setting("", "folder of the data set's files (faces needs none)")
     size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
-    steps: int = setting(2000, "iterations, the warm-up among them")
+    steps: int = setting(1500, "iterations, the warm-up among them")
     warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not stated]")
     batch: int = setting(8, "pairs in a batch [4]")
     seed: int = setting(0, "decides the first weights, the pairs and the v (not the data set and its split)")
@@ -78,12 +79,12 @@ class Config:
     lam_gp: float = setting(20.0, "weight of the gradient penalty [150]")
     gp_center: float = setting(0.0, "the norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is far too steep here [1]")
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
-    lam_id: float = setting(15.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
+    lam_id: float = setting(12.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
     ties: float = setting(0.0, "share of real pairs of equal label, r = 0 (Remark 1), for one attribute [not stated]")
     # optimisation
     lr_g: float = setting(4e-3, "Adam's learning rate for G [5e-5]")
-    lr_r: float = setting(2e-3, "Adam's learning rate for R [1e-5]")
+    lr_r: float = setting(2.2e-3, "Adam's learning rate for R [1e-5]")
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
     decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0; 1: never [not stated]")
@@ -93,7 +94,6 @@ class Config:
 
     def __post_init__(self):
         self.attr = tuple(self.attr)
-        self.warmup = min(self.warmup, self.steps // 4)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def orthogonal_penalty(net):
 EARLY = 100                                                                     # iterations of ranking, as in Fig. 11b
 
 
-class Diverged(RuntimeError):
+class Diverged(ArithmeticError):
     """A loss is no longer finite; the message says which, and when."""
 
 
@@ -296,6 +296,7 @@ class Run:
         betas = (config.beta1, config.beta2)
         self.opt_g = torch.optim.Adam(self.G.parameters(), config.lr_g, betas)
         self.opt_r = torch.optim.Adam(self.R.parameters(), config.lr_r, betas)
+        self.pretraining = min(config.warmup, config.steps // 4)                # iterations
         self.step, self.seconds = 0, 0.0
         self.history = []                                                       # one record for each measurement
         self.recent = {}                                                        # the losses since the last of them
@@ -357,12 +358,12 @@ def train(run, train_data, test_data):
     c, K = run.config, len(run.config.attr)
     stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
     held_out = probe(test_data, run.device)
-    early = c.warmup + min(EARLY, (c.steps - c.warmup) // 10)
+    early = run.pretraining + min(EARLY, (c.steps - run.pretraining) // 10)
     if run.step == 0:
         run.moments["start"], _ = measure(run, *held_out)
     while run.step < c.steps:
         started = time.perf_counter()
-        ranking = run.step >= c.warmup
+        ranking = run.step >= run.pretraining
         fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
         run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
         run.opt_r.param_groups[0]["lr"] = c.lr_r * fade ** 2                    # or else the ranker wins in the end
@@ -483,7 +484,7 @@ def summarise(run):
 # Files of a run
 
 NETS = ("G", "R", "opt_g", "opt_r")                                             # what a checkpoint holds of a Run
-NOTES = ("step", "seconds", "history", "recent", "moments")
+NOTES = ("pretraining", "step", "seconds", "history", "recent", "moments")
 
 
 def save(run, out):
@@ -492,7 +493,10 @@ def save(run, out):
         raise Diverged(f"iteration {run.step}: the weights are no longer finite")
     state = {name: getattr(run, name).state_dict() for name in NETS} | {name: getattr(run, name) for name in NOTES}
     state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
-    torch.save(state, out / "trip.pt.new")
+    try:
+        torch.save(state, out / "trip.pt.new")
+    except RuntimeError as error:                                               # torch's word for a full disk
+        raise OSError(f"{out / 'trip.pt.new'}: {error}") from None
     os.replace(out / "trip.pt.new", out / "trip.pt")
 
 
@@ -500,10 +504,12 @@ def restore(out, device="cpu"):
     """Read the checkpoint of the run in folder `out`; raises InputError where there is none, or a broken one."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        raise InputError(f"no run in {out} (it has no trip.pt); train one: python trip.py --attr smile --out {out}")
+        raise InputError(f"no run in {out} (it has no trip.pt): train one there first, without --resume and --edit")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)         # a file from a stranger runs no code
-        run = Run(Config(**state["config"]), device)
+        config = Config(**state["config"])
+        check(config)
+        run = Run(config, device)
         for name in NETS:
             getattr(run, name).load_state_dict(state[name])
         for name in NOTES:
@@ -533,6 +539,9 @@ def flat(row, attr):
         else:
             columns[name] = value
     return columns
+
+
+FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json", "edit.png")
 
 
 def report(run, out, test_data):
@@ -640,26 +649,24 @@ def parse(argv):
 def check(config):
     """Raise InputError for a setting that cannot be."""
     c = config
-    if c.size < 32 or c.size & (c.size - 1):
-        raise InputError(f"--size {c.size}: the networks take powers of two from 32 up: 32, 64, 128, 256, ...")
-    for name in ("steps", "batch", "g_width", "r_width", "measure_every", "save_every"):
-        if getattr(c, name) < 1:
-            raise InputError(f"--{name} {getattr(c, name)}: must be 1 or more")
+    if not 32 <= c.size <= 1024 or c.size & (c.size - 1):
+        raise InputError(f"--size {c.size}: the networks take 32, 64, 128, 256, 512 or 1024 pixels")
+    deepest = int(math.log2(c.size)) - 2                                        # leaves G 4 x 4 pixels
+    for name, low, high in (("steps", 1, 10 ** 9), ("batch", 1, 10 ** 6), ("warmup", 0, 10 ** 9), ("seed", 0, 2 ** 63 - 1),
+                            ("g_width", 1, 1024), ("g_down", 0, deepest), ("g_blocks", 0, 100), ("r_width", 1, 1024),
+                            ("measure_every", 1, 10 ** 9), ("save_every", 1, 10 ** 9)):
+        if not low <= getattr(c, name) <= high:
+            raise InputError(f"--{name} {getattr(c, name)}: must be {low} or more, and {high} at most")
     for f in fields(Config):
-        value = getattr(c, f.name)
-        if f.type is float and not 0 <= value < math.inf:
-            raise InputError(f"--{f.name} {value}: must be a number, 0 or more")
+        if f.type is float and not 0 <= getattr(c, f.name) <= 1e6:
+            raise InputError(f"--{f.name} {getattr(c, f.name)}: must be a number from 0 to 1e6")
     for name in ("ties", "decay_from"):
         if getattr(c, name) > 1:
             raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
     if max(c.beta1, c.beta2) >= 1:
         raise InputError("--beta1 and --beta2 must be below 1")
-    if not 0 <= c.seed < 2 ** 63:
-        raise InputError(f"--seed {c.seed}: must be 0 or more, and below 2^63")
     if c.ties and len(c.attr) > 1:
         raise InputError("--ties is for one attribute: with several, pairs tie in some of them anyway")
-    if not 0 <= c.g_down <= math.log2(c.size) - 2 or c.g_blocks < 0 or c.warmup < 0:
-        raise InputError("--g_down, --g_blocks and --warmup must be 0 or more, and --g_down leave 4 x 4 pixels at least")
 
 
 def choose_device(name):
@@ -667,9 +674,11 @@ def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.zeros(1, device=name).device                               # cuda:0 for cuda
+        if torch.device(name).type in ("cpu", "cuda", "mps"):
+            return torch.zeros(1, device=name).device                           # cuda:0 for cuda
     except (RuntimeError, AssertionError):                                      # AssertionError: torch without cuda
-        raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out") from None
+        pass
+    raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out")
 
 
 def open_run(args, out, device):
@@ -677,7 +686,9 @@ def open_run(args, out, device):
     if not args.resume and not args.edit:
         if (out / "trip.pt").exists() and not args.overwrite:
             raise InputError(f"{out} holds a run already: add --resume to go on with it, or --overwrite to start anew")
-        return Run(Config(**args.config), device)
+        config = Config(**args.config)
+        check(config)
+        return Run(config, device)
     run = restore(out, device)
     for name, value in args.config.items():
         if name in ("steps", "root", "measure_every", "save_every"):            # these may change on the way
@@ -685,6 +696,7 @@ def open_run(args, out, device):
         elif value != getattr(run.config, name):
             raise InputError(f"the run in {out} has --{name} {show(getattr(run.config, name))}, not {show(value)}: "
                              f"leave the option out, or name another folder with --out")
+    check(run.config)
     if run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be {run.step} or more")
     return run
@@ -719,8 +731,8 @@ def strength(text, K):
         v = [float(u) for u in text.split(",")]
     except ValueError:
         v = []
-    if len(v) != K or not all(map(math.isfinite, v)):
-        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, like {','.join(['0.5'] * K)}")
+    if len(v) != K or not all(-100 <= u <= 100 for u in v):
+        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, from -1 to 1, like {','.join(['0.5'] * K)}")
     return v
 
 
@@ -743,7 +755,7 @@ def live(record, run, clock):
                                    (("real", "real_plus", "real_minus"), ("generated", "gen_plus", "gen_minus")))
     left = int((run.config.steps - run.step) / rate)
     line = (f"iteration {run.step}/{run.config.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  "
-            f"{clock.get('means', '')}{'' if run.step > run.config.warmup else '  (pretraining)'}")
+            f"{clock.get('means', '')}{'' if run.step > run.pretraining else '  (pretraining)'}")
     if sys.stdout.isatty():
         print("\r" + line[:columns].ljust(columns), end="" if run.step < run.config.steps else "\n", flush=True)
     elif "gen_plus" in record:
@@ -758,21 +770,21 @@ def train_command(run, args, out):
         raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
     make_folder(out)
     if args.overwrite:
-        for pattern in ("trip.pt*", "history.csv", "ranker.*", "samples*.png", "summary.json", "edit.png"):
-            for path in out.glob(pattern):
-                path.unlink()
-    again = (f'python trip.py --attr {" ".join(c.attr)} --out "{out}" --resume'
-             + (f" --device {args.device}" if args.device != "auto" else ""))
+        for path in (*(out / name for name in FILES), *out.glob("samples.*.png")):
+            path.unlink(missing_ok=True)
+    again = f"python trip.py --attr {' '.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
+    if args.device != "auto":
+        again += f" --device {args.device}"
     print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
           f"results in {out}", flush=True)
     stopped = []
 
-    def on_ctrl_c(number, frame):                                               # ends the iteration, not half of it;
-        stopped.append(number)                                                  # a second Ctrl-C ends the program
-        signal.signal(signal.SIGINT, before)
+    def stop(number, frame):                                                    # after this iteration;
+        stopped.append(number)                                                  # a second Ctrl-C ends the program at once
+        signal.signal(number, before[number])
         print("\nstopping ...", flush=True)
 
-    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if run.step == 0:
             save(run, out)
@@ -788,7 +800,8 @@ def train_command(run, args, out):
         save(run, out)
         report(run, out, test_data)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     print(f"finished: see {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
     return 0
 
@@ -796,9 +809,7 @@ def train_command(run, args, out):
 def main(argv=None):
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
-        config = Config(**args.config)
-        out = args.out or Path("runs") / "_".join(config.attr)
-        check(config)
+        out = args.out or Path("runs") / "_".join(Config(**args.config).attr)
         device = choose_device(args.device)
         run = open_run(args, out, device)
         if args.edit:
@@ -809,10 +820,18 @@ def main(argv=None):
     except InputError as error:
         print(f"trip.py: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:                                                    # a full disk, a folder in a file's place ...
+        print(f"trip.py: error: {error}; look there, or name another folder with --out", file=sys.stderr)
+        return 2
     except Diverged as error:
-        print(f"\ntrip.py: stopped: {error}. The last good checkpoint is in {out}; try a smaller --lr_g or --lr_r, which "
-              f"needs a new start: --overwrite", file=sys.stderr)
+        print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller --lr_g or --lr_r "
+              f"and --overwrite", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        print("trip.py: error: not enough memory; choose a smaller --size, --batch, --g_width or --r_width", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

@@ -686,13 +686,13 @@ def assert_same_run(a, b):
     assert a[1:] == b[1:]
 
 
-def stop_at(monkeypatch, step):
+def stop_at(monkeypatch, step, number=signal.SIGINT):
     """Press Ctrl-C in iteration `step`."""
     live = trip.live
 
     def pressed(record, run, *rest):
         if run.step == step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return live(record, run, *rest)
 
     monkeypatch.setattr(trip, "live", pressed)
@@ -704,9 +704,9 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
         stop_at(patch, 5)                                    # between two checkpoints and two measurements
         assert trip.main(options) == 130
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "iteration 5" in said and f'python trip.py --attr smile --out "{tmp_path}" --resume' in said
+    assert "iteration 5" in said and f"python trip.py --attr smile --out={tmp_path.as_posix()} --resume" in said
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json"}    # pictures so far, no summary yet
-    assert trip.main(["--attr", "smile", "--out", str(tmp_path), "--resume"]) == 0
+    assert trip.main([*options, "--resume"]) == 0            # the command as it was, or no option at all
     assert_same_run(trained, tmp_path)
 
 
@@ -718,12 +718,39 @@ def test_ctrl_c_in_the_first_or_the_last_iteration(step, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_the_end_of_a_cluster_job_saves_as_ctrl_c_does(tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3, signal.SIGTERM)
+    assert trip.main(["--steps", "8", *TINY, "--out", str(tmp_path)]) == 130
+    assert trip.restore(tmp_path).step == 3
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "trip.pt").write_bytes((trained / "trip.pt").read_bytes())
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert trip.main(["--steps", "10", "--resume", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "failed writing" in said and said.count("\n") == 1
+    assert (tmp_path / "trip.pt").read_bytes() == (trained / "trip.pt").read_bytes()
+
+
+def test_more_steps_do_not_bring_the_pretraining_back(tmp_path):
+    assert trip.main(["--steps", "8", *TINY, "--out", str(tmp_path)]) == 0
+    assert trip.main(["--steps", "40", "--resume", "--out", str(tmp_path)]) == 0
+    rows = list(csv.DictReader(open(tmp_path / "history.csv")))
+    assert [row["step"] for row in rows if not row["ranker_rank"]] == ["2"]  # a quarter of 8
+
+
 def test_overwrite_starts_anew_and_leaves_nothing_of_the_old_run(tmp_path):
     for old in ("trip.pt", "trip.pt.new", "samples.beard.png", "summary.json", "edit.png"):
         (tmp_path / old).write_text("old")
-    (tmp_path / "notes.txt").write_text("mine")
+    for mine in ("ranker.txt", "samples_of_mine.png"):
+        (tmp_path / mine).write_text("mine")
     assert trip.main(["--steps", "2", *TINY, "--out", str(tmp_path), "--overwrite"]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == FILES | {"notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"ranker.txt", "samples_of_mine.png"}
 
 
 def test_a_finished_run_goes_on_with_more_steps_when_asked(trained, tmp_path):
@@ -854,7 +881,10 @@ def test_help_names_every_setting_with_its_default(capsys):
     ("--beta1 1", "--beta1"),
     ("--seed -1", "--seed"),
     ("--v 1", "--edit"),
-    ("--g_down 9", "--g_down"),
+    ("--g_down 9", "--g_down 9: must be 0 or more, and 3 at most"),
+    ("--g_width 1000000", "1024"),
+    ("--lr_g 1e300", "1e6"),
+    ("--device meta", "--device meta"),
     ("--device tpu9", "--device tpu9"),
     ("--wdth 3", "--wdth"),
     ("--resume", "no run"),
