@@ -191,8 +191,12 @@ class Ranker(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, a=0.01)
                 nn.init.zeros_(layer.bias)
 
+    def forward(self, x, y):
+        """R(x, y): (B, K), how much more of each attribute picture y shows than x (Eq. 1)."""
+        return self.rank(self.features(x), self.features(y))
+
     def rank(self, fx, fy):
-        """R(x, y) from the features F(x), F(y): (B, K), how much more of each attribute y shows than x (Eq. 1)."""
+        """R(x, y) from the features F(x), F(y), so that a picture of several pairs goes through F once. Returns (B, K)."""
         return self.rank_head(fy - fx)
 
     def critic(self, fx):

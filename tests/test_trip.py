@@ -214,7 +214,9 @@ def test_features_end_at_4_x_4_whatever_the_size(size, filters):
 
 def test_rank_head_reads_the_difference_of_the_features():
     R = trip.Ranker(2, 4, 32)
-    fx, fy = R.features(numbers(2, 3, 3, 32, 32).flatten(0, 1)).chunk(2)
+    x, y = numbers(2, 3, 3, 32, 32)
+    fx, fy = R.features(x), R.features(y)
+    assert torch.equal(R(x, y), R.rank(fx, fy))
     assert R.rank(fx, fy).shape == (3, 2)
     assert torch.equal(R.rank(fx, fx), R.rank_head(torch.zeros_like(fx)))
     assert torch.allclose(R.rank(fx + 1, fy + 1), R.rank(fx, fy), atol=1e-4)
