@@ -81,7 +81,7 @@ class Config:
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
     lam_id: float = setting(12.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    ties: float = setting(0.0, "share of real pairs of equal label, r = 0 (Remark 1), for one attribute [not stated]")
+    ties: float = setting(0.15, "share of real pairs of equal label, r = 0 (Remark 1); of one attribute, several tie anyway [not stated]")
     # optimisation
     lr_g: float = setting(4e-3, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(2.2e-3, "Adam's learning rate for R [1e-5]")
@@ -669,8 +669,6 @@ def check(config):
             raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
     if max(c.beta1, c.beta2) >= 1:
         raise InputError("--beta1 and --beta2 must be below 1")
-    if c.ties and len(c.attr) > 1:
-        raise InputError("--ties is for one attribute: with several, pairs tie in some of them anyway")
 
 
 def choose_device(name):

@@ -881,7 +881,6 @@ def test_help_names_every_setting_with_its_default(capsys):
     ("--lr_g nan", "--lr_g"),
     ("--lam -1", "--lam"),
     ("--ties 2", "--ties"),
-    ("--ties 0.5 --attr smile beard", "--ties"),
     ("--beta1 1", "--beta1"),
     ("--seed -1", "--seed"),
     ("--v 1", "--edit"),
