@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -88,6 +89,8 @@ def load(name, attrs, size, root="", seed=0):
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set {name!r}: {nearest(name, list(DATASETS))}")
+    if root and not Path(root).is_dir():
+        raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
     if len(set(attrs)) < len(attrs):
         raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
     whole = DATASETS[name](tuple(attrs), size, root, seed)
@@ -147,7 +150,7 @@ HAIR = np.float32([[0.09, 0.07, 0.07], [0.30, 0.18, 0.10], [0.58, 0.27, 0.12], [
 TRAITS = 43                                                      # numbers that make a person, beside the attributes
 
 
-def faces(attrs, size, root="", seed=0, n=5000):
+def faces(attrs, size, root="", seed=0, n=10000):
     """n drawn faces. Every attribute's strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
     for name in attrs:
         if name not in FACE_ATTRS:

@@ -1,0 +1,606 @@
+"""How good is a run? The paper's metrics and figures (App. D, Fig. 5 .. 11), then what it could not measure: the truth.
+
+    python eval.py runs/smile                           all metrics, printed and in runs/smile/eval.json; figures beside it
+    python eval.py runs/smile --metrics ssim ranker     some of them
+    python eval.py runs/smile runs/no-rivals            several runs in one table and one Fig. 7, judged by the first run's ranker
+
+    metric         the question                                                  the answer
+    ssim           are the steps of the sweep even? (Eq. 8)                      ssim, ssim_score
+    aas            can the attribute be swapped, says a classifier?              classifier
+    fid            do swapped pictures look like pictures of the data set?       frechet_distance, inception
+    ranker         what does R say of generated pairs? (Fig. 6, 7)               ranker_scores
+    preservation   what stays as it was?                                         preservation_scores
+    truth          how strong is the attribute in truth, and what else moved?    strength_judge, truth_scores
+
+The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (the sweep and +-0.5), K attributes.
+The judges are trained once for a data set and kept in runs/judges. Neither they nor the truth ever touch TRIP's training.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import resnet18
+
+import data
+import trip
+from data import InputError
+
+SWEEP = [i / 5 for i in range(-5, 6)]                                           # Fig. 5, Eq. 8
+LEVELS = [-1.0, -0.5, 0.0, 0.5, 1.0]                                            # Fig. 6, and the table in Fig. 7
+V = np.array(sorted({*SWEEP, *LEVELS}))                                         # every picture is translated with these
+AT_SWEEP, AT_LEVELS = np.searchsorted(V, SWEEP), np.searchsorted(V, LEVELS)
+METRICS = ("ssim", "aas", "fid", "ranker", "preservation", "truth")
+JUDGES = Path("runs") / "judges"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measures
+
+def ssim(a, b, data_range=2.0):
+    """Structural similarity (Wang et al. 2004): Gaussian window of 11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03.
+
+    a, b: (N, C, H, W), 11 pixels wide and high or more. Returns (N,), 1 for equal pictures: the mean over the channels
+    and over the windows that lie inside the picture.
+    """
+    window = torch.exp(-torch.arange(-5.0, 6.0, device=a.device) ** 2 / (2 * 1.5 ** 2))
+    window = window / window.sum()
+
+    def blur(x):                                                                # its rows, then its columns
+        x = F.conv2d(x.flatten(0, 1)[:, None], window[None, None, None, :])
+        return F.conv2d(x, window[None, None, :, None]).unflatten(0, a.shape[:2])[:, :, 0]
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, cov = blur(a * a) - mean_a ** 2, blur(b * b) - mean_b ** 2, blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    s = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a ** 2 + mean_b ** 2 + c1) * (var_a + var_b + c2))
+    return s.mean((1, 2, 3))
+
+
+def ssim_score(neighbours):
+    """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. neighbours: (N, 10)."""
+    return neighbours.std(1).mean().item()
+
+
+def frechet_distance(a, b):
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): between the Gaussians with the means m and covariances S of two sets.
+
+    a, b: features (n, d), two rows or more each. Where S_a = A^T A and S_b = B^T B, the trace of the root is the sum of
+    the singular values of A B^T: no root of a matrix, so n may be smaller than d. In double precision.
+    """
+    a, b = (torch.as_tensor(x).double().cpu() for x in (a, b))
+
+    def root(x):                                                                # A: (min(n, d), d)
+        return torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
+
+    A, B = root(a), root(b)
+    means = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    distance = means + (A ** 2).sum() + (B ** 2).sum() - 2 * torch.linalg.matrix_norm(A @ B.T, "nuc")
+    return max(0.0, distance.item())                                            # rounding may leave -1e-12
+
+
+def correlation(a, b):
+    """Pearson's correlation along the last axis; 0 where one of the two is constant."""
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    norm = np.sqrt((a ** 2).sum(-1) * (b ** 2).sum(-1))
+    return (a * b).sum(-1) / np.where(norm > 0, norm, np.inf)
+
+
+def ranks(x):
+    """Ranks along the last axis; equal values share their mean rank, as Spearman's correlation asks."""
+    smaller = x[..., :, None] > x[..., None, :]
+    return (smaller.sum(-1) + x.shape[-1] - smaller.sum(-2) + 1) / 2
+
+
+def asked(has):
+    """The paper's footnote 3: v < 0 is asked of pictures that have the attribute, v > 0 of those without, v = 0 of all.
+
+    has: bool (N,). Returns bool (N, V).
+    """
+    return (V == 0) | ((V < 0) == has[:, None])
+
+
+def ranker_scores(R, has):
+    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; Pearson's correlation with v. R: (N, V)."""
+    mask = asked(has)
+    mean = np.array([R[mask[:, i], i].mean() for i in range(len(V))])
+    std = np.array([R[mask[:, i], i].std() for i in range(len(V))])
+    return {"ranker_mean": mean[AT_LEVELS].tolist(), "ranker_std": std[AT_LEVELS].tolist(),
+            "ranker_sweep_mean": mean[AT_SWEEP].tolist(), "ranker_sweep_std": std[AT_SWEEP].tolist(),
+            "ranker_pearson": correlation(R[mask], np.broadcast_to(V, R.shape)[mask]).item()}
+
+
+def preservation_scores(change, outside):
+    """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known. Both (N, V), pixels in [-1, 1]."""
+    scores = {"recon_l1": change[:, AT_LEVELS[2]].mean().item()}
+    return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
+
+
+def truth_scores(seen, before, truth, k):
+    """Against the true strengths, in [0, 1] (drawn faces only).
+
+    seen: (N, V, A), the strengths of all A attributes that the judge reads from G(x, v); before: (N, A), from x itself;
+    truth: (N, A), of x; k: the attribute that v stands for. Leakage: how far the others' strengths at v = +-1 are from
+    the truth of x; `leakage_judge` is the same for x itself, the judge's own error, and so the least that can be measured.
+    """
+    sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
+    mean, error = sweep.mean(0), np.abs(before - truth)
+    return {"true_spearman": correlation(ranks(sweep), ranks(np.array(SWEEP))).mean().item(),
+            "true_linearity": (correlation(mean, np.array(SWEEP)) ** 2).item(),
+            "true_range": (mean[-1] - mean[0]).item(),
+            "leakage": np.abs(seen[:, [0, -1]] - truth[:, None])[:, :, others].mean().item(),
+            "leakage_judge": error[:, others].mean().item(),
+            "judge_error": error.mean(0).tolist(),
+            "judge_r2": (1 - ((before - truth) ** 2).sum(0) / ((truth - truth.mean(0)) ** 2).sum(0)).tolist()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judges
+
+def fit(net, pictures, targets, loss, steps, batch, lr, tell):
+    """Train a judge by Adam; its rate rises and falls once ("one cycle"). Pictures are mirrored at random.
+
+    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar; tell: shows a line of progress.
+    """
+    device = next(net.parameters()).device
+    rng = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(net.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    rows = torch.cat([torch.randperm(len(pictures), generator=rng) for _ in range(steps * batch // len(pictures) + 1)])
+    for step, part in enumerate(rows[:steps * batch].split(batch)):
+        x, target = data.as_float(pictures[part]).to(device), targets[part].to(device)
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=rng).to(device) < 0.5
+        optimizer.zero_grad()
+        loss(net(torch.where(mirrored, x.flip(3), x)), target).backward()
+        optimizer.step()
+        schedule.step()
+        tell(f"{step + 1}/{steps}")
+
+
+def judge(kind, make, train, train_data, device):
+    """The judge `make()`, trained by `train(net)`; if runs/judges holds one for these very pictures and labels, that one."""
+    digest = hashlib.sha256(train_data.images.numpy())
+    digest.update(train_data.labels.numpy())
+    path = JUDGES / f"{kind}-{'-'.join(train_data.attrs)}-{train_data.images.shape[-1]}px-{digest.hexdigest()[:12]}.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)                                                    # decides the first weights
+        net = make().to(device)
+    try:
+        net.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    except Exception:                                                           # not there, or damaged: (re)train
+        train(net)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+    return net.eval()
+
+
+def classifier(train_data, device, tell, steps=300):
+    """AAS's judge: a ResNet-18, trained from nothing on the labels of the training pictures. (N, 3, H, W) -> (N, K) logits."""
+    def train(net):
+        fit(net, train_data.images, train_data.labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
+            lambda text: tell(f"training the ResNet-18 of AAS: {text}"))
+    return judge("resnet18", lambda: resnet18(num_classes=len(train_data.attrs)), train, train_data, device)
+
+
+def resnet_features(net, x):
+    """What the ResNet-18 sees before its last layer. x: (N, 3, H, W). Returns (N, 512)."""
+    return nn.Sequential(*list(net.children())[:-1], nn.Flatten())(x)
+
+
+def inception(device):
+    """The network of every published FID, from the package pytorch-fid: pictures (N, 3, H, W) -> features (N, 2048).
+
+    Returns None where the package or its weights are missing (they are fetched once, 91 MB).
+    """
+    try:
+        from pytorch_fid.inception import InceptionV3
+        net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).to(device).eval()
+    except (ImportError, OSError):                                              # OSError: no network
+        return None
+    return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)     # as if read from files of 8 bits
+
+
+class Brighten(nn.Module):
+    """Pixels in [-1, 1] to their square root on [0, 1], back in [-1, 1]: shows what is dark, as a beard on dark skin."""
+
+    def forward(self, x):
+        return 2 * ((x + 1) / 2).clamp(min=1e-3).sqrt() - 1
+
+
+def strength_judge(train_data, device, tell, steps=2000, faces=20000):
+    """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, H, W) -> (N, 4), about 0 .. 1.
+
+    A plain convolutional network. It learns from drawn faces of its own, which are neither in the training nor in the
+    test part; train_data tells their size, and whether faces are still drawn as they were for a judge that was kept.
+    """
+    size = train_data.images.shape[-1]
+
+    def make():
+        layers, channels = [Brighten()], [3, 24, 48, *[96] * 8][:size.bit_length() - 2]    # halved until it is 4 x 4
+        for c, d in zip(channels, channels[1:]):
+            layers += [nn.Conv2d(c, d, 4, 2, 1), nn.BatchNorm2d(d), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels[-1], 256), nn.BatchNorm1d(256), nn.ReLU(),
+                             nn.Linear(256, len(data.FACE_ATTRS)))
+
+    def train(net):
+        tell("drawing faces for the judge of strengths")
+        own = data.faces(data.FACE_ATTRS, size, seed=1, n=faces)
+        fit(net, own.images, own.strength, F.mse_loss, steps, 64, 6e-3,
+            lambda text: tell(f"training the judge of strengths: {text}"))
+
+    return judge("strength", make, train, train_data, device)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A run under all instruments
+
+@dataclass
+class Judges:
+    """Whom the metrics ask; None where no metric does. All take pictures float (n, 3, H, W) and are in evaluation mode."""
+    classifier: nn.Module = None                                                # -> (n, K) logits
+    features: object = None                                                     # -> (n, d), for the Frechet distance
+    features_name: str = "fid"                                                  # or frechet_resnet18
+    strengths: nn.Module = None                                                 # -> (n, 4), for drawn faces
+    ranker: nn.Module = None                                                    # another run's R
+
+
+def call_judges(metrics, train_data, device, tell):
+    """The Judges that these metrics need, trained on the training part or taken from runs/judges."""
+    judges = Judges()
+    if "fid" in metrics:
+        judges.features = inception(device)
+    if "aas" in metrics or ("fid" in metrics and not judges.features):
+        judges.classifier = classifier(train_data, device, tell)
+    if "fid" in metrics and not judges.features:
+        judges.features, judges.features_name = lambda x: resnet_features(judges.classifier, x), "frechet_resnet18"
+    if "truth" in metrics and train_data.person is not None:
+        judges.strengths = strength_judge(train_data, device, tell)
+    return judges
+
+
+@torch.no_grad()
+def read(run, k, test, judges, metrics, tell):
+    """All that these metrics need to know of attribute k, read off every test picture x and its translations y, a few at a time.
+
+    Returns name -> array (N, ...). "Swapped" is the translation with v = -1 for pictures that have the attribute, +1 for others.
+    """
+    outside = None
+    if "preservation" in metrics and test.person is not None:
+        outside = ~data.region(test, k).to(run.device)                          # (N, 1, H, W): beyond the attribute's reach
+    v = torch.zeros(len(V), len(run.config.attr))
+    v[:, k] = torch.from_numpy(V)
+    readings = defaultdict(list)
+    for rows in torch.arange(len(test)).split(16):
+        x = data.as_float(test.images[rows]).to(run.device)
+        y = trip.translate(run.G, x, v)                                         # (n, V, 3, H, W)
+        swapped = y[torch.arange(len(x)), torch.where(test.labels[rows, k], 0, len(V) - 1)]
+        now = {}
+        if "ssim" in metrics:
+            now["ssim"] = torch.stack([ssim(y[:, i], y[:, j]) for i, j in zip(AT_SWEEP, AT_SWEEP[1:])], 1)
+        if "aas" in metrics:
+            now["said"] = judges.classifier(x)[:, k] > 0
+            now["said_swapped"] = judges.classifier(swapped)[:, k] > 0
+        if "fid" in metrics:
+            now["features"] = judges.features(x)
+            now["features_swapped"] = judges.features(swapped)
+        if "ranker" in metrics:
+            now["R"] = rank_all(run.R, x, y)[..., k]
+            if judges.ranker:
+                now["R_first"] = rank_all(judges.ranker, x, y)[..., k]
+        if "preservation" in metrics:
+            change = (y - x[:, None]).abs().mean(2)                             # (n, V, H, W)
+            now["change"] = change.mean((2, 3))
+            if outside is not None:
+                now["outside"] = (change * outside[rows]).sum((2, 3)) / outside[rows].sum((2, 3))
+        if judges.strengths:
+            now["before"] = judges.strengths(x)
+            now["seen"] = judges.strengths(y.flatten(0, 1)).unflatten(0, y.shape[:2])
+        for name, reading in now.items():
+            readings[name].append(reading.cpu())
+        tell(f"{run.config.attr[k]}: measured {rows[-1] + 1} of {len(test)} test pictures")
+    return {name: torch.cat(parts).numpy() for name, parts in readings.items()}
+
+
+def rank_all(R, x, y):
+    """R(x, y_i) for several pictures y_i of each x. x: (n, 3, H, W); y: (n, M, 3, H, W). Returns (n, M, K)."""
+    fx = R.features(x).repeat_interleave(y.shape[1], 0)
+    return R.rank(fx, R.features(y.flatten(0, 1))).unflatten(0, y.shape[:2])
+
+
+@dataclass
+class Result:
+    """What is found out about one attribute of one run. The figures draw it."""
+    folder: str
+    run: trip.Run
+    k: int                                                                      # the number of the attribute
+    test: data.Data
+    readings: dict                                                              # name -> array (N, ...), see `read`
+    scores: dict                                                                # name -> number, or list of numbers
+
+    @property
+    def attr(self):
+        return self.run.config.attr[self.k]
+
+    @property
+    def name(self):
+        """The folder; of a run of several attributes with the attribute."""
+        return self.folder if len(self.run.config.attr) == 1 else f"{self.folder} {self.attr}"
+
+
+def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
+    """Judge one run on the test part. Returns a list of Results, one for each attribute. judges: see `call_judges`."""
+    run.G.eval(), run.R.eval()
+    results = []
+    for k, attr in enumerate(test.attrs):
+        readings = read(run, k, test, judges, metrics, tell)
+        has, scores = test.labels[:, k].numpy(), {}
+        if "ssim" in metrics:
+            scores["ssim_score"] = ssim_score(readings["ssim"])
+        if "aas" in metrics:
+            scores["aas"] = 100 * (readings["said_swapped"] != has).mean().item()
+            scores["aas_judge"] = 100 * (readings["said"] == has).mean().item()
+        if "fid" in metrics:
+            scores[judges.features_name] = frechet_distance(readings["features"], readings["features_swapped"])
+        if "ranker" in metrics:
+            scores |= ranker_scores(readings["R"], has)
+            if judges.ranker:
+                scores |= {f"first_{score}": value for score, value in ranker_scores(readings["R_first"], has).items()}
+        if "preservation" in metrics:
+            scores |= preservation_scores(readings["change"], readings.get("outside"))
+        if judges.strengths:
+            truth = test.person[:, :len(data.FACE_ATTRS)]
+            scores |= truth_scores(readings["seen"], readings["before"], truth, data.FACE_ATTRS.index(attr))
+        results.append(Result(name, run, k, test, readings, scores))
+    return results
+
+
+def evaluate(*folders, metrics=METRICS, device="cpu", root="", tell=lambda text: None):
+    """Judge the runs in these folders by these metrics, see `assess`. Returns a list of Results: of each run, of each attribute.
+
+    root: where the data set is now, if not where it was in training. Of several runs, the first one's ranker judges all.
+    Raises InputError.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise InputError(f"unknown metric {metric!r}: {data.nearest(metric, METRICS)}")
+    runs = [trip.restore(folder, device) for folder in folders]                 # before the work begins: are all there, and alike?
+    c = runs[0].config
+    for folder, run in zip(folders, runs):
+        if (run.config.data, run.config.attr, run.config.size) != (c.data, c.attr, c.size):
+            raise InputError(f"{folder} differs from {folders[0]} in its data set, attributes or size: evaluate it alone")
+    tell(f"loading the data set {c.data}")
+    train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
+    if "truth" in metrics and metrics is not METRICS and test.person is None:
+        raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
+    judges = call_judges(metrics, train_data, runs[0].device, tell)
+    results = []
+    for folder, run in zip(folders, runs):
+        judges.ranker = runs[0].R if run is not runs[0] else None
+        results += assess(run, test, judges, metrics, str(folder), tell)
+    return results
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures. Each returns a matplotlib Figure, 800 pixels wide or more at 100 dpi.
+
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]    # Okabe and Ito's, safe for the colour-blind
+
+
+def canvas(columns=1, height=4.5):
+    figure = Figure(figsize=(8, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def level(axes, *targets):
+    """Target values as dotted lines."""
+    for u in targets:
+        axes.axhline(u, color="black", lw=0.8, ls=":", zorder=0)
+
+
+def fig_strips(result, n=8):
+    """Fig. 5: test pictures and their sweep, a row each."""
+    v = torch.zeros(len(SWEEP), len(result.run.config.attr))
+    v[:, result.k] = torch.tensor(SWEEP)
+    x = data.as_float(result.test.images[:n]).to(result.run.device)
+    return trip.draw_strips(x, trip.translate(result.run.G, x, v), [f"{u:+.1f}" for u in SWEEP], f"{result.attr}: v =")
+
+
+def fig_box(result):
+    """Fig. 6: box plot of R(x, G(x, v)); v < 0 is asked of pictures that have the attribute, v > 0 of those without."""
+    figure, axes = canvas()
+    mask = asked(result.test.labels[:, result.k].numpy())
+    axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
+                 medianprops={"color": PALETTE[1]}, flierprops={"markersize": 3})
+    level(axes, -0.5, 0, 0.5)
+    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{result.name}: generated pairs")
+    return figure
+
+
+def fig_ranker(results):
+    """Fig. 7: mean and std of the ranker's output against v, for one or several runs, all judged by the first one's ranker."""
+    figure, axes = canvas()
+    for result, colour in zip(results, PALETTE * len(results)):
+        key = "first_" if "R_first" in result.readings else ""
+        mean, std = (np.array(result.scores[f"{key}ranker_sweep_{name}"]) for name in ("mean", "std"))
+        axes.plot(SWEEP, mean, ".-", color=colour, label=result.name)
+        axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
+    axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2: half way")
+    level(axes, -1, 1)
+    axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3), title=f"judged by the ranker of {results[0].name}")
+    axes.legend()
+    return figure
+
+
+def fig_grid(result, n=3):
+    """Fig. 8: two attributes at once, v in {-1, 0, 1}^2; the middle is the picture itself. For a run of two attributes or more."""
+    run = result.run
+    a, b = (result.k, result.k + 1) if result.k + 1 < len(run.config.attr) else (0, result.k)
+    x = data.as_float(result.test.images[:n]).to(run.device)
+    v = torch.zeros(9, len(run.config.attr))
+    v[:, a], v[:, b] = torch.tensor([-1.0, 0, 1]).repeat(3), torch.tensor([1.0, 0, -1]).repeat_interleave(3)
+    y = trip.translate(run.G, x, v)
+    y[:, 4] = x
+    h, w = y.shape[3:]
+    figure, grids = canvas(n, 8 / n + 0.6)
+    for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
+        axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
+        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[a],
+                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=run.config.attr[b])
+        axes.tick_params(length=0)
+    return figure
+
+
+def fig_losses(run):
+    """Fig. 10: the losses of the two players, weighted as in their totals."""
+    figure, panels = canvas(2)
+    history = run.history
+    for axes, player in zip(panels, ("ranker", "generator")):
+        names = list(dict.fromkeys(name for row in history for name in row if name.startswith(f"{player}_")))
+        steps = [row["step"] for row in history]
+        axes.plot(steps, [sum(row.get(name, 0) for name in names) for row in history], color="black", label="total")
+        for name, colour in zip(names, PALETTE):
+            axes.plot(steps, [row.get(name, np.nan) for row in history], color=colour, lw=1, label=name.split("_")[1])
+        axes.set(xlabel="iteration", ylabel="loss", title=player, ylim=(0, None))
+        axes.legend(fontsize=8)
+    return figure
+
+
+def fig_densities(run):
+    """Fig. 11: densities of the ranker's output at three moments, real pairs above, generated below; and its means over time."""
+    return trip.draw_ranker(run)
+
+
+def fig_truth(result):
+    """The true strength of the attribute, as the judge reads it, against v; and what happens to the others meanwhile."""
+    figure, axes = canvas()
+    own = data.FACE_ATTRS.index(result.attr)
+    for j, (name, colour) in enumerate(zip(data.FACE_ATTRS, PALETTE)):
+        seen = result.readings["seen"][:, AT_SWEEP, j]
+        mean, std = seen.mean(0), seen.std(0)
+        axes.plot(SWEEP, mean, ".-" if j == own else "-", color=colour, lw=2 if j == own else 1, label=name)
+        if j == own:
+            axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
+            axes.plot(SWEEP, np.polyval(np.polyfit(SWEEP, mean, 1), SWEEP), "k:", lw=1, label="best straight line")
+    axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(-0.2, 1.2),
+             title=f"{result.name}: the truth, which no player ever saw")
+    axes.legend()
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line
+
+ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
+        ("aas", "AAS, %", ".1f"),
+        ("aas_judge", "  its judge is right on real pictures, %", ".1f"),
+        ("fid", "FID", ".2f"),
+        ("frechet_resnet18", "Frechet distance, ResNet-18 (not FID)", ".2f"),
+        ("ranker_mean", "R(x, G(x, v)) at v = -1, -.5, 0, .5, 1", ".2f"),
+        ("ranker_std", "  its std", ".3f"),
+        ("ranker_pearson", "  its correlation with v", ".3f"),
+        ("first_ranker_mean", "the first run's R, the same", ".2f"),
+        ("first_ranker_std", "  its std", ".3f"),
+        ("first_ranker_pearson", "  its correlation with v", ".3f"),
+        ("recon_l1", "L1 of G(x, 0) to x", ".4f"),
+        ("outside_l1", "L1 of G(x, v) to x outside the region", ".4f"),
+        ("true_spearman", "true strength: rank correlation with v", ".3f"),
+        ("true_linearity", "  R^2 of a straight line", ".3f"),
+        ("true_range", "  at v = 1 minus at v = -1", ".2f"),
+        ("leakage", "change of the other attributes", ".3f"),
+        ("leakage_judge", "  of it the judge's own error", ".3f"),
+        ("judge_r2", "  the judge's R^2, by attribute", ".3f"))
+
+
+def table(results):
+    """The scores as lines of text: a row for each score, a column for each result."""
+    def text(score, form):
+        return "" if score is None else " ".join(format(u, form) for u in np.atleast_1d(score))
+    rows = [["", *(result.name for result in results)]]
+    rows += [[label, *(text(result.scores.get(name), form) for result in results)]
+             for name, label, form in ROWS if any(name in result.scores for result in results)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def teller():
+    """A function that shows a line of progress: rewritten in place in a terminal, else one every ten seconds."""
+    shown = -10.0
+
+    def tell(text):
+        nonlocal shown
+        if sys.stdout.isatty():
+            print("\r" + text[:79].ljust(79), end="" if text else "\r", flush=True)
+        elif text and time.monotonic() - shown >= 10:
+            shown = time.monotonic()
+            print(text, flush=True)
+    return tell
+
+
+def write(results):
+    """Write the scores and figures of one run, a Result for each attribute, into its folder."""
+    folder, run, scores = Path(results[0].folder), results[0].run, {}
+    for result in results:
+        end = f".{result.attr}" if len(results) > 1 else ""
+        scores |= {name + end: score for name, score in result.scores.items()}
+        figures = {"fig5_strips": fig_strips(result)}
+        if "R" in result.readings:
+            figures |= {"fig6_box": fig_box(result), "fig7_ranker": fig_ranker([result])}
+        if "seen" in result.readings:
+            figures["truth"] = fig_truth(result)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}{end}.png", dpi=100)
+    if len(results) > 1:
+        fig_grid(results[0]).savefig(folder / "fig8_grid.png", dpi=100)
+    fig_losses(run).savefig(folder / "fig10_losses.png", dpi=100)
+    fig_densities(run).savefig(folder / "fig11_densities.png", dpi=100)
+    scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed, "device": run.device.type}
+    (folder / "eval.json").write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def parse(argv):
+    parser = trip.Parser(prog="eval.py", description=__doc__.split("\n\n    metric")[0], allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
+    parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help=f"of {', '.join(METRICS)} (default: all)")
+    parser.add_argument("--root", default="", help="folder of the data set's files (default: where they were in training)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps ... (default: auto, the first there is of cuda, mps, cpu)")
+    return parser.parse_args(argv)
+
+
+def command(argv):
+    args = parse(argv)
+    tell, started = teller(), time.perf_counter()
+    results = evaluate(*args.runs, metrics=args.metrics, device=trip.choose_device(args.device), root=args.root, tell=tell)
+    tell("drawing the figures")
+    n = len(results) // len(args.runs)                                          # attributes
+    for i in range(0, len(results), n):
+        write(results[i:i + n])
+    tell("")
+    if len(args.runs) > 1 and "ranker" in args.metrics:
+        for k in range(n):
+            path = args.runs[0] / f"fig7_compared{'.' + results[k].attr if n > 1 else ''}.png"
+            fig_ranker(results[k::n]).savefig(path, dpi=100)
+            print(f"wrote {path}")
+    print(table(results))
+    print(f"{time.perf_counter() - started:.0f} s; wrote eval.json and figures to {', '.join(map(str, args.runs))}")
+    return 0
+
+
+def main(argv=None):
+    return trip.exit_code("eval.py", command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

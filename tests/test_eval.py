@@ -1,0 +1,398 @@
+"""Part 2: eval.py. Each test's name is a claim; every metric is tried on cases whose answer is known."""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import skimage.metrics
+import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
+from torch import nn
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE))
+
+import data  # noqa: E402
+import eval  # noqa: E402
+import trip  # noqa: E402
+
+TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 --save_every 2".split()
+SMILE = data.FACE_ATTRS.index("smile")
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fewer_faces():
+    """2,000 faces for all tests here: 1,800 to train judges, 200 to test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.faces(attrs, size, root, seed, n=2000))
+        yield
+
+
+@pytest.fixture(scope="session")
+def smiles(fewer_faces):
+    """Drawn faces at 32 pixels, (train, test)."""
+    return data.load("faces", ("smile",), 32)
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory, smiles):
+    """Judges for these faces, less trained than eval's own: a folder that stands for runs/judges."""
+    folder, eval.JUDGES = eval.JUDGES, tmp_path_factory.mktemp("judges")
+    eval.classifier(smiles[0], "cpu", quiet, steps=150)
+    eval.strength_judge(smiles[0], "cpu", quiet, steps=400, faces=6000)
+    trained, eval.JUDGES = eval.JUDGES, folder
+    return trained
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """The tests never fetch the Inception network."""
+    monkeypatch.setattr(eval, "inception", lambda device: None)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory, fewer_faces):
+    """A tiny finished run."""
+    out = tmp_path_factory.mktemp("runs") / "smile"
+    assert trip.main(["--steps", "8", *TINY, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def folders(run_folder, tmp_path_factory):
+    """The tiny run, one of another attribute, and one whose checkpoint was cut short."""
+    frown, broken = tmp_path_factory.mktemp("frown"), tmp_path_factory.mktemp("broken")
+    assert trip.main(["--attr", "frown", "--steps", "2", *TINY, "--out", str(frown)]) == 0
+    (broken / "trip.pt").write_bytes((run_folder / "trip.pt").read_bytes()[:-1000])
+    return {"RUN": run_folder, "FROWN": frown, "BROKEN": broken}
+
+
+class Same(nn.Module):
+    """A generator that ignores v."""
+
+    def forward(self, x, v):
+        return x
+
+
+class Redraw(nn.Module):
+    """The perfect generator: draws the face again, its strength moved towards 0 (v = -1) or 1 (v = +1); `spoilt`: and another's with it."""
+
+    def __init__(self, faces, spoilt=None):
+        super().__init__()
+        self.faces, self.spoilt = faces, spoilt
+        self.row = {image.numpy().tobytes(): i for i, image in enumerate(faces.images)}
+
+    def forward(self, x, v):
+        pixels = ((x + 1) * 127.5).round().to(torch.uint8)
+        person = self.faces.person[[self.row[image.contiguous().numpy().tobytes()] for image in pixels]].copy()
+        for attr in {SMILE, self.spoilt} - {None}:
+            s = person[:, attr]
+            person[:, attr] = np.where(v[:, 0] > 0, s + (1 - s) * v[:, 0].numpy(), s + s * v[:, 0].numpy())
+        return data.as_float(data.draw_faces(person, x.shape[-1]))
+
+
+def assess(G, smiles, judges, monkeypatch, metrics=eval.METRICS):
+    monkeypatch.setattr(eval, "JUDGES", judges)
+    run = trip.Run(trip.Config(size=32, g_width=4, g_down=1, g_blocks=1, r_width=4))
+    run.G = G
+    result, = eval.assess(run, smiles[1], eval.call_judges(metrics, smiles[0], "cpu", quiet), metrics)
+    return result
+
+
+def pictures(n=6, size=40):
+    return data.as_float(data.faces(("smile",), size, n=n).images)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measures
+
+def test_ssim_of_equal_pictures_is_one():
+    x = pictures()
+    assert torch.allclose(eval.ssim(x, x), torch.ones(6))
+
+
+def test_ssim_equals_that_of_scikit_image():
+    x = pictures()
+    for y in (x.roll(1, 0), x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), -x):
+        expected = [skimage.metrics.structural_similarity(a.numpy(), b.numpy(), gaussian_weights=True, sigma=1.5, channel_axis=0,
+                                                          use_sample_covariance=False, data_range=2.0) for a, b in zip(x, y)]
+        assert np.allclose(eval.ssim(x, y), expected, atol=1e-4)
+
+
+def test_ssim_score_is_the_std_over_the_steps_averaged_over_pictures():
+    assert eval.ssim_score(np.full((3, 10), 0.9)) == pytest.approx(0)
+    one_jump = np.array([[1.0] * 9 + [0.0]])                                    # mean 0.9, variance (9 * 0.01 + 0.81) / 10
+    assert eval.ssim_score(one_jump) == pytest.approx(0.3)
+    assert eval.ssim_score(np.concatenate([one_jump, np.ones((1, 10))])) == pytest.approx(0.15)
+
+
+def exact(mean, covariance, n=50):
+    """n features with exactly this mean and covariance."""
+    x = np.random.RandomState(0).randn(n, len(mean))
+    x -= x.mean(0)
+    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
+    return x @ np.linalg.cholesky(covariance).T + mean
+
+
+def test_frechet_distance_of_equal_sets_is_zero():
+    x = np.random.RandomState(0).randn(30, 8)
+    assert eval.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert eval.frechet_distance(x, x[::-1].copy()) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_two_gaussians_is_the_closed_form():
+    a = exact([0, 0, 0], np.diag([1.0, 4, 9]))
+    b = exact([1, 2, 2], np.diag([4.0, 4, 1]))
+    assert eval.frechet_distance(a, b) == pytest.approx(9 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2)
+
+
+def test_frechet_distance_equals_that_of_pytorch_fid():
+    rng = np.random.RandomState(0)
+    a, b = rng.randn(200, 20) @ rng.randn(20, 20), 1 + rng.randn(300, 20) @ rng.randn(20, 20)
+    expected = calculate_frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_is_right_with_fewer_pictures_than_features():
+    rng = np.random.RandomState(0)
+    a, b = rng.randn(10, 64), rng.randn(12, 64)
+    assert eval.frechet_distance(a, a + 2) == pytest.approx(4 * 64)             # only the mean moved
+    values = scipy.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * np.sqrt(values).sum()
+    assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_is_in_double_precision():
+    a = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) + 1000   # float32 would lose three digits
+    assert eval.frechet_distance(a, a + 0.5) == pytest.approx(1, rel=1e-3)
+
+
+def test_ranks_are_those_of_scipy_ties_among_them():
+    x = np.random.RandomState(0).randint(0, 5, (20, 11)).astype(float)
+    assert np.array_equal(eval.ranks(x), scipy.stats.rankdata(x, axis=-1))
+
+
+def test_correlation_is_pearsons_and_zero_for_a_constant():
+    a, b = np.random.RandomState(0).randn(2, 5, 11)
+    assert np.allclose(eval.correlation(a, b), [scipy.stats.pearsonr(u, w)[0] for u, w in zip(a, b)])
+    assert np.array_equal(eval.correlation(np.ones((2, 11)), a[:2]), [0, 0])
+
+
+def test_negative_v_is_asked_of_pictures_with_the_attribute_and_positive_v_of_the_others():
+    mask = eval.asked(np.array([True, False]))
+    assert eval.V[mask[0]].max() == 0 and eval.V[mask[1]].min() == 0            # v = 0 of both
+    assert mask.sum(1).tolist() == [7, 7]
+
+
+def test_ranker_scores_by_hand():
+    has = np.array([True, True, False, False])
+    R = np.tile(eval.V / 2, (4, 1)) + np.array([[0.1], [-0.1], [0.1], [-0.1]])
+    scores = eval.ranker_scores(R, has)
+    assert scores["ranker_mean"] == pytest.approx([-0.5, -0.25, 0, 0.25, 0.5])
+    assert scores["ranker_std"] == pytest.approx([0.1] * 5)
+    assert scores["ranker_sweep_mean"] == pytest.approx([v / 2 for v in eval.SWEEP])
+    assert eval.ranker_scores(-R, has)["ranker_pearson"] < -0.9
+    never_asked = np.where(eval.asked(has), R, 100)                             # what footnote 3 leaves out has no weight
+    assert eval.ranker_scores(never_asked, has) == scores
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Generators whose quality is known
+
+def test_the_judges_are_good_enough_to_test_with(smiles, judges, monkeypatch):
+    scores = assess(Same(), smiles, judges, monkeypatch).scores
+    assert scores["aas_judge"] > 85 and scores["judge_r2"][SMILE] > 0.9
+
+
+def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(smiles, judges, monkeypatch):
+    scores = assess(Same(), smiles, judges, monkeypatch).scores
+    assert scores["ssim_score"] == pytest.approx(0, abs=1e-6)
+    assert scores["aas"] == pytest.approx(100 - scores["aas_judge"])            # only the judge's own mistakes
+    assert scores["frechet_resnet18"] == pytest.approx(0, abs=1e-6)
+    assert scores["recon_l1"] == scores["outside_l1"] == 0
+    assert abs(scores["true_spearman"]) < 1e-6 and abs(scores["true_range"]) < 1e-6
+    assert scores["leakage"] == pytest.approx(scores["leakage_judge"])
+
+
+def test_a_generator_that_redraws_the_face_is_found_perfect(smiles, judges, monkeypatch):
+    scores = assess(Redraw(smiles[1]), smiles, judges, monkeypatch).scores
+    assert scores["aas"] >= 97
+    assert scores["true_spearman"] > 0.97 and scores["true_linearity"] > 0.97
+    assert scores["true_range"] == pytest.approx(1, abs=0.15)
+    assert scores["leakage"] < 1.3 * scores["leakage_judge"]
+    assert scores["recon_l1"] < 1e-6 and scores["outside_l1"] < 1e-6
+    assert 0 < scores["ssim_score"] < 0.02
+
+
+def test_a_generator_that_moves_another_attribute_too_is_found_out(smiles, judges, monkeypatch):
+    spoilt = Redraw(smiles[1], data.FACE_ATTRS.index("mouth_open"))
+    result = assess(spoilt, smiles, judges, monkeypatch, ("truth",))
+    assert result.scores["leakage"] > 2 * result.scores["leakage_judge"]
+    assert result.scores["true_spearman"] > 0.9
+
+
+def test_a_change_outside_the_region_is_measured_there_alone(smiles, judges, monkeypatch):
+    class Stained(nn.Module):
+        def forward(self, x, v):
+            y = x.clone()
+            y[:, :, 0, 0] += 0.5                                                # a corner, where no mouth reaches
+            return y
+    result = assess(Stained(), smiles, judges, monkeypatch, ("preservation",))
+    outside = 32 * 32 - data.region(smiles[1], 0).sum((1, 2, 3)).float()
+    assert result.scores["outside_l1"] == pytest.approx((0.5 / outside).mean().item(), rel=1e-4)
+    assert result.scores["recon_l1"] == pytest.approx(0.5 / 32 ** 2, rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judges
+
+def test_a_judge_is_trained_once_for_a_data_set_and_again_if_its_file_is_damaged(smiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    calls, real = [], eval.fit
+    monkeypatch.setattr(eval, "fit", lambda *args: (calls.append(1), real(*args)))
+    x = pictures(4, 32)
+    few = smiles[0][:200]
+    first = eval.classifier(few, "cpu", quiet, steps=2)
+    again = eval.classifier(few, "cpu", quiet, steps=2)
+    assert len(calls) == 1 and torch.equal(first(x), again(x))
+    eval.classifier(smiles[0][1:201], "cpu", quiet, steps=2)                    # other pictures: another judge
+    assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    renewed = eval.classifier(few, "cpu", quiet, steps=2)
+    assert len(calls) == 3 and torch.equal(first(x), renewed(x))                # and the same as before
+
+
+def test_judging_leaves_the_random_numbers_of_training_alone(smiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    eval.classifier(smiles[0][:100], "cpu", quiet, steps=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_only_inception_features_are_called_fid(smiles, judges, monkeypatch):
+    scores = assess(Same(), smiles, judges, monkeypatch, ("fid",)).scores
+    assert set(scores) == {"frechet_resnet18"}
+    monkeypatch.setattr(eval, "inception", lambda device: lambda x: x.mean((2, 3)))
+    scores = assess(Same(), smiles, judges, monkeypatch, ("fid",)).scores
+    assert set(scores) == {"fid"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+def evaluate(capsys, *argv):
+    code = eval.main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_writes_scores_and_figures(run_folder, judges, monkeypatch, capsys):
+    monkeypatch.setattr(eval, "JUDGES", judges)
+    code, out, _ = evaluate(capsys, run_folder)
+    assert code == 0
+    scores = json.loads((run_folder / "eval.json").read_text())
+    for name, label, form in eval.ROWS:
+        if name in ("fid",) or name.startswith("first_"):
+            assert name not in scores
+            continue
+        line, = [line for line in out.splitlines() if line.startswith(label + "  ")]
+        assert " ".join(format(u, form) for u in np.atleast_1d(scores[name])) in line
+    for name in ("fig5_strips", "fig6_box", "fig7_ranker", "fig10_losses", "fig11_densities", "truth"):
+        picture = matplotlib.image.imread(run_folder / f"{name}.png")
+        assert picture.shape[1] >= 800 and picture[..., :3].std() > 0.05
+    assert scores["test_pictures"] == 200 and scores["steps"] == 8
+
+
+def test_a_second_run_of_the_command_finds_the_same(run_folder, judges, monkeypatch, capsys):
+    monkeypatch.setattr(eval, "JUDGES", judges)
+    metrics = "--metrics", "aas", "truth"
+    evaluate(capsys, run_folder, *metrics)
+    first = (run_folder / "eval.json").read_bytes()
+    evaluate(capsys, run_folder, *metrics)
+    assert (run_folder / "eval.json").read_bytes() == first
+
+
+def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert trip.main(["--steps", "6", *TINY, "--seed", "1", "--out", str(other)]) == 0
+    code, out, _ = evaluate(capsys, run_folder, other, "--metrics", "ranker")
+    assert code == 0 and (run_folder / "fig7_compared.png").is_file()
+    assert any(str(run_folder) in line and str(other) in line for line in out.splitlines()[:-1])      # one table
+    scores = json.loads((other / "eval.json").read_text())
+    _, test = data.load("faces", ("smile",), 32)                                # by hand, for v = 0
+    G, _, _ = trip.load(other)
+    _, R, _ = trip.load(run_folder)
+    x = data.as_float(test.images)
+    with torch.no_grad():
+        expected = R(x, trip.translate(G, x, torch.zeros(1))[:, 0]).mean().item()
+    assert scores["first_ranker_mean"][2] == pytest.approx(expected, abs=1e-5)
+    assert scores["first_ranker_mean"] != scores["ranker_mean"]
+
+
+def test_a_run_of_two_attributes_is_evaluated_one_by_one(tmp_path, capsys):
+    out = tmp_path / "two"
+    assert trip.main(["--attr", "smile", "frown", "--steps", "4", *TINY, "--out", str(out)]) == 0
+    code, text, _ = evaluate(capsys, out, "--metrics", "ssim", "ranker", "preservation")
+    assert code == 0
+    scores = json.loads((out / "eval.json").read_text())
+    for name in ("ssim_score", "ranker_pearson", "outside_l1"):
+        assert scores[f"{name}.smile"] != scores[f"{name}.frown"]
+    assert (out / "fig8_grid.png").is_file() and (out / "fig6_box.frown.png").is_file()
+
+
+def test_the_middle_of_the_grid_is_the_picture_itself(tmp_path):
+    run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, g_width=4, g_blocks=1, r_width=4))
+    _, test = data.load("faces", run.config.attr, 32)
+    figure = eval.fig_grid(eval.Result("", run, 0, test, {}, {}), n=1)
+    grid = figure.axes[0].images[0].get_array()
+    middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)
+    assert torch.allclose(middle * 255, test.images[0].float(), atol=0.01)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["nowhere"], "no run in nowhere"),
+    (["RUN", "--metrics", "sim"], "did you mean 'ssim'"),
+    (["RUN", "--device", "tpu"], "--device tpu"),
+    (["RUN", "--colour"], "python eval.py --help"),
+    ([], "required"),
+    (["RUN", "--root", "not/there"], "not/there"),
+    (["RUN", "FROWN"], "differs from the first run"),
+    (["BROKEN"], "damaged"),
+])
+def test_a_mistake_gets_one_line_and_changes_nothing(argv, message, folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(eval, "JUDGES", tmp_path / "judges")
+    before = {path: path.read_bytes() for folder in folders.values() for path in folder.iterdir()}
+    code, _, err = evaluate(capsys, *[folders.get(a, a) for a in argv])
+    assert code == 2 and message in err and len(err.splitlines()) == 1 and err.startswith("eval.py: error: ")
+    assert before == {path: path.read_bytes() for folder in folders.values() for path in folder.iterdir()}
+    assert not (tmp_path / "judges").exists()
+
+
+def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypatch, capsys):
+    monkeypatch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.faces(attrs, size, root, seed, n=12))
+    code, _, err = evaluate(capsys, run_folder)
+    assert code == 2 and "test pictures have" in err and len(err.splitlines()) == 1
+
+
+def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked_for(run_folder, monkeypatch, capsys):
+    def unknown(attrs, size, root, seed):
+        faces = data.faces(attrs, size, root, seed, n=200)
+        return data.Data(faces.images, faces.labels, faces.attrs)
+    monkeypatch.setitem(data.DATASETS, "faces", unknown)
+    code, _, err = evaluate(capsys, run_folder, "--metrics", "truth")
+    assert code == 2 and "drawn faces" in err
+    code, _, _ = evaluate(capsys, run_folder, "--metrics", "ssim", "preservation")
+    scores = json.loads((run_folder / "eval.json").read_text())
+    assert code == 0 and "recon_l1" in scores and "outside_l1" not in scores and "leakage" not in scores
