@@ -186,7 +186,7 @@ def judge(kind, make, train, train_data, device):
     return net.eval()
 
 
-def classifier(train_data, device, tell, steps=300):
+def classifier(train_data, device, tell, steps=200):
     """AAS's judge: a ResNet-18, trained from nothing on the labels of the training pictures. (N, 3, H, W) -> (N, K) logits."""
     def train(net):
         fit(net, train_data.images, train_data.labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
@@ -421,8 +421,10 @@ def fig_box(result):
     """Fig. 6: box plot of R(x, G(x, v)); v < 0 is asked of pictures that have the attribute, v > 0 of those without."""
     figure, axes = canvas()
     mask = asked(result.test.labels[:, result.k].numpy())
-    axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
-                 medianprops={"color": PALETTE[1]}, flierprops={"markersize": 3})
+    boxes = axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
+                         patch_artist=True, medianprops={"color": "black"}, flierprops={"markersize": 3})
+    for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
+        box.set_facecolor(colour)
     level(axes, -0.5, 0, 0.5)
     axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{result.name}: generated pairs")
     return figure
@@ -471,8 +473,10 @@ def fig_losses(run):
         steps = [row["step"] for row in history]
         axes.plot(steps, [sum(row.get(name, 0) for name in names) for row in history], color="black", label="total")
         for name, colour in zip(names, PALETTE):
-            axes.plot(steps, [row.get(name, np.nan) for row in history], color=colour, lw=1, label=name.split("_")[1])
-        axes.set(xlabel="iteration", ylabel="loss", title=player, ylim=(0, None))
+            losses = [row.get(name, np.nan) for row in history]
+            if np.nanmax(losses) > 0.01:
+                axes.plot(steps, losses, color=colour, lw=1, label=name.split("_")[1])
+        axes.set(xlabel="iteration", ylabel="loss, weighted", title=player, yscale="log", ylim=(0.01, None))
         axes.legend(fontsize=8)
     return figure
 
@@ -493,7 +497,7 @@ def fig_truth(result):
         if j == own:
             axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
             axes.plot(SWEEP, np.polyval(np.polyfit(SWEEP, mean, 1), SWEEP), "k:", lw=1, label="best straight line")
-    axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(-0.2, 1.2),
+    axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(0, 1),
              title=f"{result.name}: the truth, which no player ever saw")
     axes.legend()
     return figure
@@ -582,6 +586,9 @@ def parse(argv):
 def command(argv):
     args = parse(argv)
     tell, started = teller(), time.perf_counter()
+    for folder in args.runs:
+        if folder.is_dir():
+            trip.make_folder(folder)                                            # can be written to? Not after minutes of work
     results = evaluate(*args.runs, metrics=args.metrics, device=trip.choose_device(args.device), root=args.root, tell=tell)
     tell("drawing the figures")
     n = len(results) // len(args.runs)                                          # attributes

@@ -72,11 +72,11 @@ class Config:
     g_blocks: int = setting(3, "residual blocks of G [6]")
     r_width: int = setting(32, "filters of R's first layer [64]")
     # losses
-    lam: float = setting(0.4, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam: float = setting(0.35, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6; 0: the ablation without them [0.5; LFWA 5]")
     lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
-    lam_gp: float = setting(20.0, "weight of the gradient penalty [150]")
+    lam_gp: float = setting(5.0, "weight of the gradient penalty [150]")
     gp_center: float = setting(0.0, "the norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is far too steep here [1]")
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
     lam_id: float = setting(12.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
@@ -745,7 +745,7 @@ def make_folder(out):
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise InputError(f"--out {out}: cannot write there ({error.strerror}); name another folder with --out") from None
+        raise InputError(f"{out}: cannot write there ({error.strerror}); name another folder") from None
 
 
 def live(record, run, clock):
