@@ -19,7 +19,7 @@ The judges are trained once for a data set and kept in runs/judges. Neither they
 import argparse
 import hashlib
 import json
-import os
+import math
 import sys
 import time
 from collections import defaultdict
@@ -40,7 +40,7 @@ from data import InputError
 SWEEP = [i / 5 for i in range(-5, 6)]                                           # Fig. 5, Eq. 8
 LEVELS = [-1.0, -0.5, 0.0, 0.5, 1.0]                                            # Fig. 6, and the table in Fig. 7
 V = np.array(sorted({*SWEEP, *LEVELS}))                                         # every picture is translated with these
-AT_SWEEP, AT_LEVELS = np.searchsorted(V, SWEEP), np.searchsorted(V, LEVELS)
+AT_SWEEP, AT_LEVELS, AT_ZERO = np.searchsorted(V, SWEEP), np.searchsorted(V, LEVELS), V.tolist().index(0)
 METRICS = ("ssim", "aas", "fid", "ranker", "preservation", "truth")
 JUDGES = Path("runs") / "judges"
 
@@ -70,7 +70,7 @@ def ssim(a, b, data_range=2.0):
 
 def ssim_score(neighbours):
     """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. neighbours: (N, 10)."""
-    return neighbours.std(1).mean().item()
+    return np.asarray(neighbours).std(1).mean().item()
 
 
 def frechet_distance(a, b):
@@ -99,8 +99,8 @@ def correlation(a, b):
 
 def ranks(x):
     """Ranks along the last axis; equal values share their mean rank, as Spearman's correlation asks."""
-    smaller = x[..., :, None] > x[..., None, :]
-    return (smaller.sum(-1) + x.shape[-1] - smaller.sum(-2) + 1) / 2
+    above = x[..., :, None] > x[..., None, :]                                   # (..., i, j): x_i is above x_j
+    return (above.sum(-1) + x.shape[-1] - above.sum(-2) + 1) / 2
 
 
 def asked(has):
@@ -123,7 +123,7 @@ def ranker_scores(R, has):
 
 def preservation_scores(change, outside):
     """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known. Both (N, V), pixels in [-1, 1]."""
-    scores = {"recon_l1": change[:, AT_LEVELS[2]].mean().item()}
+    scores = {"recon_l1": change[:, AT_ZERO].mean().item()}
     return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
 
 
@@ -131,8 +131,8 @@ def truth_scores(seen, before, truth, k):
     """Against the true strengths, in [0, 1] (drawn faces only).
 
     seen: (N, V, A), the strengths of all A attributes that the judge reads from G(x, v); before: (N, A), from x itself;
-    truth: (N, A), of x; k: the attribute that v stands for. Leakage: how far the others' strengths at v = +-1 are from
-    the truth of x; `leakage_judge` is the same for x itself, the judge's own error, and so the least that can be measured.
+    truth: (N, A), of x; k: the attribute that v stands for. Every v is asked of every picture. Leakage: how far the others'
+    strengths, read at v = +-1, are from the truth of x; `leakage_judge` is the same for x itself: the judge's own error.
     """
     sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
     mean, error = sweep.mean(0), np.abs(before - truth)
@@ -168,30 +168,41 @@ def fit(net, pictures, targets, loss, steps, batch, lr, tell):
         tell(f"{step + 1}/{steps}")
 
 
-def judge(kind, make, train, train_data, device):
-    """The judge `make()`, trained by `train(net)`; if runs/judges holds one for these very pictures and labels, that one."""
-    digest = hashlib.sha256(train_data.images.numpy())
-    digest.update(train_data.labels.numpy())
-    path = JUDGES / f"{kind}-{'-'.join(train_data.attrs)}-{train_data.images.shape[-1]}px-{digest.hexdigest()[:12]}.pt"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)                                                    # decides the first weights
-        net = make().to(device)
+def judge(kind, make, train, device, *about):
+    """The judge `make()` after `train(net)`; the one in runs/judges, if it is of the same make and was trained on the same.
+
+    about: what else decides how it turns out: tensors (pictures, labels) and numbers (of steps ...).
+    """
+    def fresh():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)                                                # decides the first weights
+            return make().to(device)
+
+    net = fresh()
+    digest = hashlib.sha256(repr(net).encode())
+    for part in about:
+        digest.update(part.contiguous().numpy() if isinstance(part, torch.Tensor) else repr(part).encode())
+    path = JUDGES / f"{kind}-{digest.hexdigest()[:12]}.pt"
     try:
         net.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-    except Exception:                                                           # not there, or damaged: (re)train
-        train(net)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(net.state_dict(), path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        return net.eval()
+    except Exception:                                                           # not there, or damaged
+        net = fresh()
+    trip.make_folder(JUDGES)
+    train(net)
+    trip.store(net.state_dict(), path)
     return net.eval()
 
 
 def classifier(train_data, device, tell, steps=200):
     """AAS's judge: a ResNet-18, trained from nothing on the labels of the training pictures. (N, 3, H, W) -> (N, K) logits."""
+    pictures, labels = train_data.images, train_data.labels
+
     def train(net):
-        fit(net, train_data.images, train_data.labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
+        fit(net, pictures, labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
             lambda text: tell(f"training the ResNet-18 of AAS: {text}"))
-    return judge("resnet18", lambda: resnet18(num_classes=len(train_data.attrs)), train, train_data, device)
+
+    return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]), train, device, pictures, labels, steps)
 
 
 def resnet_features(net, x):
@@ -207,7 +218,7 @@ def inception(device):
     try:
         from pytorch_fid.inception import InceptionV3
         net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).to(device).eval()
-    except (ImportError, OSError):                                              # OSError: no network
+    except (ImportError, OSError, RuntimeError, EOFError):                      # no package, no network, a broken download
         return None
     return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)     # as if read from files of 8 bits
 
@@ -219,28 +230,28 @@ class Brighten(nn.Module):
         return 2 * ((x + 1) / 2).clamp(min=1e-3).sqrt() - 1
 
 
-def strength_judge(train_data, device, tell, steps=2000, faces=20000):
-    """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, H, W) -> (N, 4), about 0 .. 1.
+def strength_judge(size, device, tell, steps=2000, faces=20000):
+    """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, size, size) -> (N, 4), about 0 .. 1.
 
-    A plain convolutional network. It learns from drawn faces of its own, which are neither in the training nor in the
-    test part; train_data tells their size, and whether faces are still drawn as they were for a judge that was kept.
+    A plain convolutional network. It learns from drawn faces of its own: no training and no test part has them.
     """
-    size = train_data.images.shape[-1]
+    def own(n):
+        return data.faces(data.FACE_ATTRS, size, seed=1, n=n)
 
     def make():
-        layers, channels = [Brighten()], [3, 24, 48, *[96] * 8][:size.bit_length() - 2]    # halved until it is 4 x 4
-        for c, d in zip(channels, channels[1:]):
+        layers, channels = [Brighten()], [3, 24, 48, 96, 96, 96, 96, 96, 96]
+        for c, d in list(zip(channels, channels[1:]))[:int(math.log2(size)) - 2]:       # ends at 4 x 4, as the ranker does
             layers += [nn.Conv2d(c, d, 4, 2, 1), nn.BatchNorm2d(d), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels[-1], 256), nn.BatchNorm1d(256), nn.ReLU(),
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * d, 256), nn.BatchNorm1d(256), nn.ReLU(),
                              nn.Linear(256, len(data.FACE_ATTRS)))
 
     def train(net):
         tell("drawing faces for the judge of strengths")
-        own = data.faces(data.FACE_ATTRS, size, seed=1, n=faces)
-        fit(net, own.images, own.strength, F.mse_loss, steps, 64, 6e-3,
+        pool = own(faces)
+        fit(net, pool.images, pool.strength, F.mse_loss, steps, 64, 6e-3,
             lambda text: tell(f"training the judge of strengths: {text}"))
 
-    return judge("strength", make, train, train_data, device)
+    return judge("strength", make, train, device, own(20).images, steps, faces)     # 20: the way faces are drawn
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,7 +264,7 @@ class Judges:
     features: object = None                                                     # -> (n, d), for the Frechet distance
     features_name: str = "fid"                                                  # or frechet_resnet18
     strengths: nn.Module = None                                                 # -> (n, 4), for drawn faces
-    ranker: nn.Module = None                                                    # another run's R
+    first_ranker: nn.Module = None                                              # the R of the first of several runs
 
 
 def call_judges(metrics, train_data, device, tell):
@@ -266,7 +277,7 @@ def call_judges(metrics, train_data, device, tell):
     if "fid" in metrics and not judges.features:
         judges.features, judges.features_name = lambda x: resnet_features(judges.classifier, x), "frechet_resnet18"
     if "truth" in metrics and train_data.person is not None:
-        judges.strengths = strength_judge(train_data, device, tell)
+        judges.strengths = strength_judge(train_data.images.shape[-1], device, tell)
     return judges
 
 
@@ -297,8 +308,8 @@ def read(run, k, test, judges, metrics, tell):
             now["features_swapped"] = judges.features(swapped)
         if "ranker" in metrics:
             now["R"] = rank_all(run.R, x, y)[..., k]
-            if judges.ranker:
-                now["R_first"] = rank_all(judges.ranker, x, y)[..., k]
+            if judges.first_ranker:
+                now["R_first"] = rank_all(judges.first_ranker, x, y)[..., k]
         if "preservation" in metrics:
             change = (y - x[:, None]).abs().mean(2)                             # (n, V, H, W)
             now["change"] = change.mean((2, 3))
@@ -355,7 +366,7 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
             scores[judges.features_name] = frechet_distance(readings["features"], readings["features_swapped"])
         if "ranker" in metrics:
             scores |= ranker_scores(readings["R"], has)
-            if judges.ranker:
+            if judges.first_ranker:
                 scores |= {f"first_{score}": value for score, value in ranker_scores(readings["R_first"], has).items()}
         if "preservation" in metrics:
             scores |= preservation_scores(readings["change"], readings.get("outside"))
@@ -366,13 +377,14 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
     return results
 
 
-def evaluate(*folders, metrics=METRICS, device="cpu", root="", tell=lambda text: None):
-    """Judge the runs in these folders by these metrics, see `assess`. Returns a list of Results: of each run, of each attribute.
+def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda text: None):
+    """Judge the runs in these folders. Returns a list of Results: of each run, of each of its attributes.
 
-    root: where the data set is now, if not where it was in training. Of several runs, the first one's ranker judges all.
-    Raises InputError.
+    metrics: some of METRICS; None: all that the data set allows. Of several runs, the first one's ranker judges all.
+    root: where the data set is now, if not where it was in training; tell: called with a line of progress. Raises InputError.
     """
-    for metric in metrics:
+    folders, device = (folder, *others), trip.choose_device(device)
+    for metric in metrics or ():
         if metric not in METRICS:
             raise InputError(f"unknown metric {metric!r}: {data.nearest(metric, METRICS)}")
     runs = [trip.restore(folder, device) for folder in folders]                 # before the work begins: are all there, and alike?
@@ -382,12 +394,13 @@ def evaluate(*folders, metrics=METRICS, device="cpu", root="", tell=lambda text:
             raise InputError(f"{folder} differs from {folders[0]} in its data set, attributes or size: evaluate it alone")
     tell(f"loading the data set {c.data}")
     train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
-    if "truth" in metrics and metrics is not METRICS and test.person is None:
+    if metrics and "truth" in metrics and test.person is None:
         raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
-    judges = call_judges(metrics, train_data, runs[0].device, tell)
+    metrics = metrics or METRICS
+    judges = call_judges(metrics, train_data, device, tell)
     results = []
     for folder, run in zip(folders, runs):
-        judges.ranker = runs[0].R if run is not runs[0] else None
+        judges.first_ranker = runs[0].R if run is not runs[0] else None
         results += assess(run, test, judges, metrics, str(folder), tell)
     return results
 
@@ -434,7 +447,7 @@ def fig_ranker(results):
     """Fig. 7: mean and std of the ranker's output against v, for one or several runs, all judged by the first one's ranker."""
     figure, axes = canvas()
     for result, colour in zip(results, PALETTE * len(results)):
-        key = "first_" if "R_first" in result.readings else ""
+        key = "first_" if result.run is not results[0].run else ""
         mean, std = (np.array(result.scores[f"{key}ranker_sweep_{name}"]) for name in ("mean", "std"))
         axes.plot(SWEEP, mean, ".-", color=colour, label=result.name)
         axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
@@ -445,21 +458,19 @@ def fig_ranker(results):
     return figure
 
 
-def fig_grid(result, n=3):
-    """Fig. 8: two attributes at once, v in {-1, 0, 1}^2; the middle is the picture itself. For a run of two attributes or more."""
-    run = result.run
-    a, b = (result.k, result.k + 1) if result.k + 1 < len(run.config.attr) else (0, result.k)
-    x = data.as_float(result.test.images[:n]).to(run.device)
+def fig_grid(run, test, n=3):
+    """Fig. 8: the first two attributes at once, v in {-1, 0, 1}^2, for n test pictures; the middle is the picture itself."""
+    x = data.as_float(test.images[:n]).to(run.device)
     v = torch.zeros(9, len(run.config.attr))
-    v[:, a], v[:, b] = torch.tensor([-1.0, 0, 1]).repeat(3), torch.tensor([1.0, 0, -1]).repeat_interleave(3)
+    v[:, 0], v[:, 1] = torch.tensor([-1.0, 0, 1]).repeat(3), torch.tensor([1.0, 0, -1]).repeat_interleave(3)
     y = trip.translate(run.G, x, v)
     y[:, 4] = x
     h, w = y.shape[3:]
     figure, grids = canvas(n, 8 / n + 0.6)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
         axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
-        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[a],
-                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=run.config.attr[b])
+        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[0],
+                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=run.config.attr[1])
         axes.tick_params(length=0)
     return figure
 
@@ -510,7 +521,7 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("aas", "AAS, %", ".1f"),
         ("aas_judge", "  its judge is right on real pictures, %", ".1f"),
         ("fid", "FID", ".2f"),
-        ("frechet_resnet18", "Frechet distance, ResNet-18 (not FID)", ".2f"),
+        ("frechet_resnet18", "Frechet distance of ResNet-18 (not FID)", ".2f"),
         ("ranker_mean", "R(x, G(x, v)) at v = -1, -.5, 0, .5, 1", ".2f"),
         ("ranker_std", "  its std", ".3f"),
         ("ranker_pearson", "  its correlation with v", ".3f"),
@@ -522,8 +533,8 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),
         ("true_range", "  at v = 1 minus at v = -1", ".2f"),
-        ("leakage", "change of the other attributes", ".3f"),
-        ("leakage_judge", "  of it the judge's own error", ".3f"),
+        ("leakage", "  the others, read at v = +-1, are off by", ".3f"),
+        ("leakage_judge", "  the same, read off real pictures", ".3f"),
         ("judge_r2", "  the judge's R^2, by attribute", ".3f"))
 
 
@@ -566,7 +577,7 @@ def write(results):
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}{end}.png", dpi=100)
     if len(results) > 1:
-        fig_grid(results[0]).savefig(folder / "fig8_grid.png", dpi=100)
+        fig_grid(run, results[0].test).savefig(folder / "fig8_grid.png", dpi=100)
     fig_losses(run).savefig(folder / "fig10_losses.png", dpi=100)
     fig_densities(run).savefig(folder / "fig11_densities.png", dpi=100)
     scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed, "device": run.device.type}
@@ -577,7 +588,7 @@ def parse(argv):
     parser = trip.Parser(prog="eval.py", description=__doc__.split("\n\n    metric")[0], allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help=f"of {', '.join(METRICS)} (default: all)")
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=f"after the runs, some of {', '.join(METRICS)} (default: all)")
     parser.add_argument("--root", default="", help="folder of the data set's files (default: where they were in training)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps ... (default: auto, the first there is of cuda, mps, cpu)")
     return parser.parse_args(argv)
@@ -589,13 +600,15 @@ def command(argv):
     for folder in args.runs:
         if folder.is_dir():
             trip.make_folder(folder)                                            # can be written to? Not after minutes of work
-    results = evaluate(*args.runs, metrics=args.metrics, device=trip.choose_device(args.device), root=args.root, tell=tell)
-    tell("drawing the figures")
-    n = len(results) // len(args.runs)                                          # attributes
-    for i in range(0, len(results), n):
-        write(results[i:i + n])
-    tell("")
-    if len(args.runs) > 1 and "ranker" in args.metrics:
+    try:
+        results = evaluate(*args.runs, metrics=args.metrics, device=args.device, root=args.root, tell=tell)
+        tell("drawing the figures")
+        n = len(results) // len(args.runs)                                      # attributes
+        for i in range(0, len(results), n):
+            write(results[i:i + n])
+    finally:
+        tell("")                                                                # leaves the line free for what comes next
+    if len(args.runs) > 1 and "R" in results[0].readings:
         for k in range(n):
             path = args.runs[0] / f"fig7_compared{'.' + results[k].attr if n > 1 else ''}.png"
             fig_ranker(results[k::n]).savefig(path, dpi=100)

