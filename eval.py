@@ -230,7 +230,7 @@ class Brighten(nn.Module):
         return 2 * ((x + 1) / 2).clamp(min=1e-3).sqrt() - 1
 
 
-def strength_judge(size, device, tell, steps=2000, faces=20000):
+def strength_judge(size, device, tell, steps=2500, faces=20000):
     """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, size, size) -> (N, 4), about 0 .. 1.
 
     A plain convolutional network. It learns from drawn faces of its own: no training and no test part has them.
