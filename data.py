@@ -4,10 +4,16 @@
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
     x, y, r = next(stream)                                   # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn by formula. Every data set is one function in the table DATASETS at the end.
+`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. `celeba`, `celeba-hq`, `lfwa` and
+`edges2shoes` are the paper's, and read the files as they are published. Each is one function in the table DATASETS at the end.
 """
 
+import hashlib
+import json
 import math
+import os
+import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,9 +32,9 @@ class InputError(ValueError):
 
 @dataclass
 class Data:
-    """A data set in memory, N pictures with K attributes.
+    """A data set, N pictures with K attributes.
 
-    images: uint8 (N, 3, H, W); labels: bool (N, K); attrs: the K names.
+    images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
     The truth, where the data set knows it, is for evaluation only and never for training:
     strength: float (N, K) in [0, 1]; person: float (N, P), whatever it takes to draw the face again (see `redraw`).
     """
@@ -53,9 +59,10 @@ def as_float(images):
     return images.float() / 127.5 - 1
 
 
-def read_picture(path, size):
+def read_picture(path, size, half=None):
     """Read a picture file of any size and mode, upright (EXIF), on white where transparent; crop its centre to a square.
 
+    half: 0 or 1 for the left or the right half only, where a file holds two pictures side by side.
     Returns uint8 (3, size, size). Raises InputError for a file that is missing or no picture.
     """
     try:
@@ -66,43 +73,82 @@ def read_picture(path, size):
                 deep = np.asarray(picture, np.float32)
                 deep = deep / (1 if deep.max() <= 1 else 255 if deep.max() <= 255 else 65535)
                 picture = Image.fromarray((deep.clip(0, 1) * 255).astype(np.uint8))
-            picture = picture.convert("RGBA")
+            if picture.mode != "RGB" or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+            if half is not None:
+                w, h = picture.size
+                picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
+            picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
-    white = Image.new("RGBA", picture.size, "white")
-    picture = ImageOps.fit(Image.alpha_composite(white, picture).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def nearest(name, names):
-    """The end of an error message: the nearest of the allowed names, and all of them."""
-    return f"did you mean {get_close_matches(str(name), names, 1, 0)[0]!r}? (one of: {', '.join(names)})"
+    """The end of an error message: the nearest of the allowed names, and all of them where they are few."""
+    plain = {n.lower(): n for n in names}
+    close = [plain[n] for n in get_close_matches(str(name).lower(), list(plain), 3, 0)]
+    if len(names) > 10:
+        return f"the nearest of the {len(names)} names are {', '.join(map(repr, close))}"
+    return f"did you mean {close[0]!r}? (one of: {', '.join(names)})"
 
 
-def load(name, attrs, size, root="", seed=0):
+def teller():
+    """A function that shows a line of progress on stdout: rewritten in place in a terminal, else one every ten seconds."""
+    shown = -10.0
+
+    def tell(text):
+        nonlocal shown
+        if sys.stdout.isatty():
+            print("\r" + text[:79].ljust(79), end="" if text else "\r", flush=True)
+        elif text and time.monotonic() - shown >= 10:
+            shown = time.monotonic()
+            print(text, flush=True)
+    return tell
+
+
+def load(name, attrs, size, root="", seed=0, download=False):
     """Load a data set, one of DATASETS, at `size` x `size` pixels with these attributes; root: its folder.
 
-    Returns two Data, train and test: 90 % and 10 % of the pictures, shuffled, fixed by the seed.
-    Raises InputError for an unknown data set, an unknown attribute or one given twice, and where there are too few
-    pictures with or without an attribute.
+    Returns two Data, train and test: by the data set's own partition if it has one, else 90 % and 10 %, fixed by the seed,
+    and never a person in both where persons are known. download: fetch it first (celeba only).
+    Raises InputError for an unknown data set, an unknown attribute or one given twice, for files that are not as
+    expected, and where there are too few pictures with or without an attribute.
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set {name!r}: {nearest(name, list(DATASETS))}")
-    if root and not Path(root).is_dir():
-        raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
     if len(set(attrs)) < len(attrs):
         raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
-    whole = DATASETS[name](tuple(attrs), size, root, seed)
-    rows = torch.from_numpy(np.random.RandomState(seed).permutation(len(whole)))    # the same in every version of numpy
-    cut = len(whole) * 9 // 10
-    train, test = whole[rows[:cut]], whole[rows[cut:]]
+    if download:
+        if name != "celeba":
+            raise InputError(f"--download: only celeba can be fetched, not {name}; put its files under --root")
+        download_celeba(root)
+    if root and not Path(root).is_dir():
+        raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
+    if not root and name != "faces":
+        raise InputError(f"--data {name} needs --root: the folder that holds {' '.join(DATASETS[name].__doc__.split(': ')[0].split())}")
+    train, test = DATASETS[name](tuple(attrs), size, root, seed)
     for part, split in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):
             if not 2 <= n <= len(part) - 2:
                 raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
                                  f"or more without; choose another attribute or add pictures")
     return train, test
+
+
+def split(whole, seed):
+    """The two parts of a Data: train, 90 % of the pictures, and test, 10 %, chosen by the seed."""
+    is_test = torch.from_numpy(hold_out(range(len(whole)), seed))
+    return whole[~is_test], whole[is_test]
+
+
+def hold_out(groups, seed):
+    """Choose 10 % of the groups (of persons, say) for the test part. groups: a name for each of N pictures. Returns bool (N,)."""
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    chosen = np.random.RandomState(seed).permutation(len(names)) < len(names) / 10      # (the same in every version of numpy)
+    return chosen[group]
 
 
 def pairs(data, batch, rng, ties=0.0, device="cpu"):
@@ -158,6 +204,13 @@ def faces(attrs, size, root="", seed=0, n=10000):
     person = np.random.RandomState(seed).random_sample((n, len(FACE_ATTRS) + TRAITS)).astype(np.float32)
     strength = torch.from_numpy(person[:, [FACE_ATTRS.index(a) for a in attrs]])
     return Data(draw_faces(person, size), strength > 0.5, attrs, strength, person)
+
+
+
+
+def drawn(attrs, size, root, seed):
+    """nothing: 10,000 drawn faces, 90/10."""
+    return split(faces(attrs, size, root, seed), seed)
 
 
 def redraw(faces, strength):
@@ -294,4 +347,221 @@ def _draw(person, size):
     return (np.minimum(np.maximum(image, 0), 1) * 255 + 0.5).astype(np.uint8)
 
 
-DATASETS = {"faces": faces}                                      # name: function(attrs, size, root, seed) -> Data
+# ---------------------------------------------------------------------------------------------------------------------
+# Data sets of picture files
+
+SHORT = {"smile": "smiling", "mouth_open": "mouth_slightly_open", "gender": "male", "cheekbones": "high_cheekbones",
+         "frown": "frowning"}                                    # the paper's names for attributes of CelebA and LFWA
+
+
+def columns(attrs, names, source):
+    """The column of each attribute among the names of a data set, which may also be written with _, in lower case or SHORT."""
+    plain = {name.lower().replace(" ", "_"): i for i, name in enumerate(names)}
+    found = []
+    for attr in attrs:
+        key = attr.lower().replace(" ", "_")
+        key = key if key in plain else SHORT.get(key, key)
+        if key not in plain:
+            raise InputError(f"unknown attribute {attr!r} in {source}: {nearest(attr, names)}")
+        if plain[key] in found:
+            raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
+        found.append(plain[key])
+    return found
+
+
+def lines_of(path):
+    """The lines of a text file, with any line ends; InputError where there is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as text"
+        raise InputError(f"{path}: {reason}; see python trip.py --help and the README for what belongs under --root") from None
+
+
+def numbers(path, start, rows, width):
+    """Rows of texts, from line `start` of a file on, as float (N, width); a row that is none is named in an InputError."""
+    try:
+        return np.array(rows, np.float32).reshape(len(rows), width)
+    except ValueError:
+        for i, row in enumerate(rows):
+            try:
+                np.array(row, np.float32).reshape(width)
+            except ValueError:
+                raise InputError(f"{path}, line {start + i}: expected a name and {width} numbers; is the file whole?") from None
+        raise
+
+
+def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
+    """Data of picture files: train and test, in an order fixed by chance.
+
+    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`, if any.
+    The pictures are decoded and resized once, in parallel, into the file root/trip-NAME-SIZEpx.npy, training part first;
+    after that they are mapped from there and need not fit in memory. A file list, file size or date that changed makes it
+    anew; a build that was interrupted goes on where it stopped. Files that are no picture are named and left out.
+    """
+    rng, is_test = np.random.RandomState(0), np.asarray(is_test)
+    order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
+    digest = hashlib.sha256(repr((size, halves)).encode())
+    for i in order:
+        try:
+            about = os.stat(files[i])
+        except OSError:
+            raise InputError(f"{files[i]}: there is no such picture, but a line of {name}'s files names it") from None
+        digest.update(f"{os.path.relpath(files[i], root)} {about.st_size} {about.st_mtime_ns}\n".encode())
+    images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
+                            lambda place: read_picture(files[order[place]], size, halves and halves[order[place]]), size)
+    good = np.delete(order, broken)                              # the pictures in the file, row by row
+    cut = int((~is_test[good]).sum())
+    whole = Data(torch.from_numpy(images)[:len(good)], torch.from_numpy(np.asarray(labels)[good]), attrs)
+    return whole[:cut], whole[cut:]
+
+
+def decode(path, key, n, read, size, chunk=256):
+    """read(0 .. n - 1), each uint8 (3, size, size), as an array mapped from path.npy; made there if it isn't, and with the same key.
+
+    Returns the array, uint8 (n, 3, size, size), and the list of places that could not be read: these are left out, so that
+    as many rows at the end are empty. path.json holds the key, how many pictures are done, and that list.
+    """
+    final, note = path.with_suffix(".npy"), path.with_suffix(".json")
+    part, part_note = path.with_suffix(".npy.part"), path.with_suffix(".json.part")
+
+    def noted(file):
+        try:
+            state = json.loads(file.read_text())
+            return state if state["key"] == key else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    state = noted(note)
+    if not (state and final.is_file()):
+        tell, state = teller(), noted(part_note) if part.is_file() else None
+        shape = (n, 3, size, size)
+        state = state or {"key": key, "done": 0, "broken": []}
+        pictures = np.lib.format.open_memmap(part, "r+" if state["done"] else "w+", np.uint8, shape)
+
+        def attempt(place):
+            try:
+                return read(place)
+            except InputError as error:
+                return error
+
+        with ThreadPoolExecutor() as pool:                       # Pillow works outside the interpreter's lock
+            while state["done"] < n:
+                places = range(state["done"], min(n, state["done"] + chunk))
+                for place, picture in zip(places, pool.map(attempt, places)):
+                    if isinstance(picture, InputError):
+                        tell("")
+                        print(f"left out: {str(picture).split(';')[0]}", file=sys.stderr, flush=True)
+                        state["broken"].append(place)
+                    else:
+                        pictures[place - len(state["broken"])] = picture
+                if len(state["broken"]) > 0.01 * n:
+                    raise InputError(f"{len(state['broken'])} of the first {places[-1] + 1} pictures under {path.parent} cannot be "
+                                     f"read, more than 1 % of all {n}: mend or remove them")
+                state["done"] = places[-1] + 1
+                pictures.flush()
+                part_note.write_text(json.dumps(state))
+                tell(f"reading pictures, once: {state['done']} of {n}")
+        del pictures                                             # (Windows renames no file that is open)
+        os.replace(part, final)
+        os.replace(part_note, note)
+        tell("")
+        if state["broken"]:
+            print(f"{len(state['broken'])} of {n} files were no pictures and are left out", file=sys.stderr, flush=True)
+    return np.load(final, mmap_mode="c"), state["broken"]        # c: pages may be read, changes would stay in memory
+
+
+def celeba(attrs, size, root, seed):
+    """list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these): CelebA, its own partition."""
+    root = Path(root) / "celeba" if (Path(root) / "celeba").is_dir() else Path(root)
+    names, files, labels = celeba_labels(root / "list_attr_celeba.txt", root / "img_align_celeba", attrs)
+    path = root / "list_eval_partition.txt"
+    part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
+    missing = [name for name in names if part.get(name) not in ("0", "1", "2")]
+    if missing:
+        raise InputError(f"{path}: says nothing of {missing[0]}; is the file whole?")
+    return from_files("celeba", root, files, labels, attrs, size, [part[name] == "2" for name in names])
+
+
+def celeba_hq(attrs, size, root, seed):
+    """CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt: CelebA-HQ as CelebAMask-HQ has it, 90/10."""
+    root = Path(root)
+    _, files, labels = celeba_labels(root / "CelebAMask-HQ-attribute-anno.txt", root / "CelebA-HQ-img", attrs)
+    return from_files("celeba-hq", root, files, labels, attrs, size, hold_out(range(len(files)), seed))
+
+
+def celeba_labels(path, folder, attrs):
+    """An attribute file of CelebA: the number of pictures, the names, then a line a picture with 1 or -1 for each name.
+
+    Returns the names of the pictures, their paths and labels bool (N, K).
+    """
+    count, header, *lines = [*lines_of(path), "", ""]
+    names = header.split()
+    rows = [line.split() for line in lines if line.strip()]
+    if count.strip() != str(len(rows)):
+        raise InputError(f"{path}: its first line says {count.strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
+    values = numbers(path, 3, [row[1:] for row in rows], len(names))
+    pictures = [row[0] for row in rows]
+    return pictures, [str(folder / picture) for picture in pictures], values[:, columns(attrs, names, path.name)] > 0
+
+
+def lfwa(attrs, size, root, seed):
+    """lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/): LFW with attributes, 90/10 by person."""
+    root = Path(root)
+    path = root / "lfw_attributes.txt"
+    rows = [line.rstrip("\t").split("\t") for line in lines_of(path) if line.strip()]
+    if len(rows) < 3 or [name.strip() for name in rows[1][1:3]] != ["person", "imagenum"]:
+        raise InputError(f"{path}: its second line should be '#, person, imagenum' and the attributes, with tabs between")
+    names, rows = [name.strip() for name in rows[1][3:]], rows[2:]
+    values = numbers(path, 3, [row[1:] for row in rows], 1 + len(names))
+    persons = [row[0].strip().replace(" ", "_") for row in rows]
+    folder = next((root / name for name in ("lfw", "lfw_funneled", "lfw-deepfunneled") if (root / name).is_dir()), root)
+    files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
+    labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
+    return from_files("lfwa", root, files, labels, attrs, size, hold_out(persons, seed))
+
+
+def edges2shoes(attrs, size, root, seed):
+    """train/*.jpg and val/*.jpg: pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
+    columns(attrs, ["edges"], "edges2shoes")
+    train, val = (sorted(map(str, (Path(root) / part).glob("*.jpg"))) for part in ("train", "val"))
+    if not train or not val:
+        raise InputError(f"{root}: no pictures in {'val' if train else 'train'}/*.jpg; edges2shoes has train/*.jpg and val/*.jpg")
+    files = [file for file in train + val for _ in range(2)]
+    halves = [0, 1] * (len(files) // 2)
+    return from_files("edges2shoes", root, files, np.array(halves)[:, None] == 0, attrs, size,
+                      np.arange(len(files)) >= 2 * len(train), halves)
+
+
+def folder(attrs, size, root, seed):
+    """two folders of pictures, one for each class: --attr NAME is the folder whose pictures have the attribute, 90/10."""
+    root = Path(root)
+    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
+        raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
+                         f"there {'is' if len(classes) == 1 else 'are'} {', '.join(classes[:10]) or 'none'}")
+    files = {name: sorted(str(path) for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
+             for name in classes}
+    for name in classes:
+        if not files[name]:
+            raise InputError(f"{root / name}: the folder holds no pictures")
+    labels = np.concatenate([np.full((len(files[name]), 1), name == attrs[0]) for name in classes])
+    return from_files("folder", root, sum(files.values(), []), labels, attrs, size, hold_out(range(len(labels)), seed))
+
+
+def download_celeba(root):
+    """Fetch CelebA into root/celeba with torchvision's downloader, which needs the package gdown."""
+    from torchvision.datasets import CelebA
+    if not root:
+        raise InputError("--download needs --root, the folder to put CelebA into")
+    try:
+        CelebA(root, download=True)
+    except Exception as error:                                   # no gdown, no network, Google Drive's quota, a broken archive
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+        raise InputError(f"CelebA could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
+                         f"quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and list_eval_partition.txt "
+                         f"from the CelebA page into {Path(root) / 'celeba'}") from None
+
+
+# name: function(attrs, size, root, seed) -> (train, test); its docstring begins with what lies under root
+DATASETS = {"faces": drawn, "folder": folder, "celeba": celeba, "celeba-hq": celeba_hq, "lfwa": lfwa, "edges2shoes": edges2shoes}

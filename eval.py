@@ -202,7 +202,8 @@ def classifier(train_data, device, tell, steps=200):
         fit(net, pictures, labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
             lambda text: tell(f"training the ResNet-18 of AAS: {text}"))
 
-    return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]), train, device, pictures, labels, steps)
+    return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]), train, device, pictures[::max(1, len(pictures) // 500)],
+                 labels, steps)
 
 
 def resnet_features(net, x):
@@ -549,20 +550,6 @@ def table(results):
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def teller():
-    """A function that shows a line of progress: rewritten in place in a terminal, else one every ten seconds."""
-    shown = -10.0
-
-    def tell(text):
-        nonlocal shown
-        if sys.stdout.isatty():
-            print("\r" + text[:79].ljust(79), end="" if text else "\r", flush=True)
-        elif text and time.monotonic() - shown >= 10:
-            shown = time.monotonic()
-            print(text, flush=True)
-    return tell
-
-
 def write(results):
     """Write the scores and figures of one run, a Result for each attribute, into its folder."""
     folder, run, scores = Path(results[0].folder), results[0].run, {}
@@ -596,7 +583,7 @@ def parse(argv):
 
 def command(argv):
     args = parse(argv)
-    tell, started = teller(), time.perf_counter()
+    tell, started = data.teller(), time.perf_counter()
     for folder in args.runs:
         if folder.is_dir():
             trip.make_folder(folder)                                            # can be written to? Not after minutes of work

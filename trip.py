@@ -39,10 +39,12 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -59,8 +61,8 @@ def setting(default, help):
 class Config:
     """Everything a run depends on; each field is an option of the command line. In brackets: the paper's value."""
     attr: tuple = setting(("smile",), "attribute(s) to learn")
-    data: str = setting("faces", "data set")
-    root: str = setting("", "folder of the data set's files (faces needs none)")
+    data: str = setting("faces", f"data set: {', '.join(data.DATASETS)}")
+    root: str = setting("", "folder of the data set's files (faces needs none); their pictures, resized, are kept there as trip-*.npy")
     size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
     steps: int = setting(1800, "iterations, the warm-up among them")
     warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not stated]")
@@ -88,12 +90,21 @@ class Config:
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
     decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0; 1: never [not stated]")
+    # machine
+    precision: str = setting("auto", "of the networks' passes: bf16, float32, or auto: bf16 on a GPU that has it. Losses and penalty are float32")
+    compile: bool = setting(False, "torch.compile the networks: slow to start, faster on a GPU, and left out where it fails")
     # bookkeeping
     measure_every: int = setting(25, "iterations between measurements on held-out pictures")
     save_every: int = setting(500, "iterations between checkpoints")
 
     def __post_init__(self):
         self.attr = tuple(self.attr)
+
+
+# --preset: "paper" is Sec. 4 with Tables 3 and 4; the paper says neither how long it trains nor how it pretrains
+PRESETS = {"small": {}, "paper": dict(
+    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0,
+    gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, measure_every=100)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -115,8 +126,9 @@ class SwitchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(1, channels))
 
     def forward(self, x):
-        mean_in = x.mean((2, 3))                                                # (B, C): of each picture and channel
-        var_in = ((x * x).mean((2, 3)) - mean_in ** 2).clamp(min=0)             # torch.var_mean takes ten times as long
+        pixels = x.shape[2] * x.shape[3]                                        # (sums: mean and var_mean are far slower)
+        mean_in = x.sum((2, 3), dtype=torch.float32) / pixels                   # (B, C): of each picture and channel
+        var_in = ((x * x).sum((2, 3), dtype=torch.float32) / pixels - mean_in ** 2).clamp(min=0)
         mean_ln = mean_in.mean(1, keepdim=True)                                 # (B, 1): of each picture
         var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, correction=0, keepdim=True)     # within + between channels
         if self.training:
@@ -130,7 +142,7 @@ class SwitchNorm(nn.Module):
         mean = m[0] * mean_in + m[1] * mean_ln + m[2] * mean_bn                 # (B, C)
         var = w[0] * var_in + w[1] * var_ln + w[2] * var_bn
         scale = self.weight * (var + self.eps).rsqrt()
-        shift = self.bias - mean * scale
+        shift, scale = (self.bias - mean * scale).to(x.dtype), scale.to(x.dtype)
         return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])   # one pass over the picture
 
 
@@ -168,7 +180,7 @@ class Generator(nn.Module):
 
     def forward(self, x, v):
         planes = v[:, :, None, None].expand(-1, -1, *x.shape[2:])               # (B, K, H, W): v as K constant pictures
-        return self.layers(torch.cat([x, planes], 1))
+        return self.layers(torch.cat([x, planes], 1)).float()                   # (float: if the layers worked in bf16)
 
 
 class Ranker(nn.Module):
@@ -198,11 +210,11 @@ class Ranker(nn.Module):
 
     def rank(self, fx, fy):
         """R(x, y) from the features F(x), F(y), so that a picture of several pairs goes through F once. Returns (B, K)."""
-        return self.rank_head(fy - fx)
+        return self.rank_head(fy - fx).float()
 
     def critic(self, fx):
         """D(x) from the features F(x): (B, 1), 1 for real and 0 for generated (Eq. 6)."""
-        return self.gan_head(fx)
+        return self.gan_head(fx).float()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -262,7 +274,8 @@ def gradient_penalty(R, x, fake, a, center):
     x, fake: (B, 3, H, W); a: (B, 1, 1, 1), uniform in [0, 1].
     """
     z = (a * x + (1 - a) * fake).requires_grad_()
-    grad, = torch.autograd.grad(R.critic(R.features(z)).sum(), z, create_graph=True)
+    d = R.critic(R.features.forward(z))                                         # (forward: a compiled F has no second gradient)
+    grad, = torch.autograd.grad(d.sum(), z, create_graph=True)
     return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
 
 
@@ -291,21 +304,48 @@ class Run:
     """A training run between two iterations: the players, their optimisers, the random state, what was measured."""
 
     def __init__(self, config, device="cpu"):
-        torch.manual_seed(config.seed)                                          # decides the first weights,
-        self.rng = torch.Generator().manual_seed(config.seed)                   # and this the pairs and the v
+        torch.manual_seed(config.seed)                                          # decides the first weights, alike in all processes,
+        self.rng = torch.Generator().manual_seed(config.seed + 10 ** 6 * process())     # and this the pairs and the v of each
         self.config, self.device = config, torch.device(device)
         K = len(config.attr)
         layout = dict(device=device, memory_format=torch.channels_last)         # faster convolutions
         self.G = Generator(K, config.g_width, config.g_down, config.g_blocks).to(**layout)
         self.R = Ranker(K, config.r_width, config.size).to(**layout)
-        betas = (config.beta1, config.beta2)
-        self.opt_g = torch.optim.Adam(self.G.parameters(), config.lr_g, betas)
-        self.opt_r = torch.optim.Adam(self.R.parameters(), config.lr_r, betas)
+        adam = dict(betas=(config.beta1, config.beta2), fused=self.device.type == "cuda")
+        self.opt_g = torch.optim.Adam(self.G.parameters(), config.lr_g, **adam)
+        self.opt_r = torch.optim.Adam(self.R.parameters(), config.lr_r, **adam)
         self.pretraining = min(config.warmup, config.steps // 4)                # iterations
         self.step, self.seconds = 0, 0.0
         self.history = []                                                       # one record for each measurement
         self.recent = {}                                                        # the losses since the last of them
         self.moments = {}                                                       # raw outputs of R: start, early, end
+
+    @property
+    def bf16(self):
+        """Whether the networks compute in bf16."""
+        if self.config.precision == "auto":
+            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return self.config.precision == "bf16"
+
+    def autocast(self):
+        """Within this context the networks compute in bf16, if the run does."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def speed_up(run):
+    """What a GPU can do faster: 32-bit products in TF32, the fastest kernels by trial and, with `compile`, fused kernels."""
+    if run.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    if run.config.compile:
+        torch._dynamo.config.suppress_errors = True                             # no compiler, no Triton: it goes on without
+        run.G.compile()
+        run.R.features.compile()
+
+
+def process():
+    """The number of this process among those of torchrun; 0 where there is one only."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def update(optimizer, losses):
@@ -313,6 +353,12 @@ def update(optimizer, losses):
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     sum(losses.values()).backward(inputs=parameters)
+    if dist.is_initialized():                                                   # torchrun: all take the mean of their gradients
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])                          # one message
+        dist.all_reduce(flat)
+        for g, mean in zip(grads, (flat / dist.get_world_size()).split([g.numel() for g in grads])):
+            g.copy_(mean.view_as(g))
     optimizer.step()
 
 
@@ -322,14 +368,15 @@ def ranker_step(run, x, y, r, fake, ranking):
     fake: G(x, v), detached. ranking: False in the pretraining. Returns the weighted losses by name.
     """
     c, R = run.config, run.R
-    fx, fy, ff = R.features(torch.cat([x, y, fake])).chunk(3)
-    losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(fx), R.critic(ff))}
-    if c.lam_g and c.lam_gp:
-        a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device)
+    with run.autocast():
+        fx, fy, ff = R.features(torch.cat([x, y, fake])).chunk(3)
+        losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(fx), R.critic(ff))}
+        if ranking:
+            real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))             # each pair both ways: R(y, x) is to be -r
+            losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
+    if c.lam_g and c.lam_gp:                                                    # in float32
+        a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device, non_blocking=True)
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
-    if ranking:
-        real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))                 # each pair both ways: R(y, x) is to be -r
-        losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
     update(run.opt_r, losses)
     return losses
 
@@ -340,23 +387,34 @@ def generator_step(run, x, v, fake, ranking):
     fake: G(x, v), with its graph. ranking: False in the pretraining. Returns the weighted losses by name.
     """
     c, G, R = run.config, run.G, run.R
-    fx, ff = R.features(torch.cat([x, fake])).chunk(2)
-    losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
-              "generator_id": c.lam_id * identity_loss(x, fake, v)}
-    if ranking:
-        target = cls_target(v) if c.cls else v
-        losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
-        losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
+    with run.autocast():
+        fx, ff = R.features(torch.cat([x, fake])).chunk(2)
+        losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
+                  "generator_id": c.lam_id * identity_loss(x, fake, v)}
+        if ranking:
+            target = cls_target(v) if c.cls else v
+            losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
+            losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
     if c.lam_o:
         losses["generator_orthogonal"] = c.lam_o * orthogonal_penalty(G)
     update(run.opt_g, losses)
     return losses
 
 
+def mean_losses(run):
+    """The means of the losses since the last measurement; raises Diverged where one was not finite."""
+    numbers = {name: torch.stack(losses).tolist() for name, losses in run.recent.items()}
+    for name, losses in numbers.items():
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise Diverged(f"iteration {run.step - len(losses) + 1 + i}: the loss {name} is {loss}")
+    return {name: sum(losses) / len(losses) for name, losses in numbers.items()}
+
+
 def train(run, train_data, test_data):
     """The algorithm. Trains `run` up to run.config.steps iterations, from wherever it stands.
 
-    To be iterated over, `for record in train(...)`: an iteration each. A record is a dict of `step` and the losses; where
+    To be iterated over, `for record in train(...)`: an iteration each. A record is a dict of `step` and the losses (tensors); where
     the run was measured, also of what `measure` found on held-out pictures: these are kept in run.history.
     Raises Diverged where a loss is no longer finite.
     """
@@ -374,26 +432,29 @@ def train(run, train_data, test_data):
         run.opt_r.param_groups[0]["lr"] = c.lr_r * fade ** 2                    # or else the ranker wins in the end
 
         x, y, r = next(stream)                                                  # a real pair, y more than x if r = 1
-        v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device)
-        fake = run.G(x, v)                                                      # drawn once, used by both players
+        v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device, non_blocking=True)
+        with run.autocast():
+            fake = run.G(x, v)                                                  # drawn once, used by both players
         losses = ranker_step(run, x, y, r, fake.detach(), ranking)
         losses |= generator_step(run, x, v, fake, ranking)
 
         run.step += 1
-        losses = dict(zip(losses, torch.stack(list(losses.values())).tolist())) # one transfer from the GPU for all
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise Diverged(f"iteration {run.step}: the loss {name} is {value}")
-            run.recent.setdefault(name, []).append(value)
-        record = {"step": run.step, **losses}
-        if run.step % c.measure_every == 0 or run.step in (early, c.steps):
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        for name, loss in losses.items():
+            run.recent.setdefault(name, []).append(loss)
+        record, means = {"step": run.step, **losses}, {}
+        measuring = run.step % c.measure_every == 0 or run.step in (early, c.steps)
+        if measuring or run.step % 10 == 0 or run.step % c.save_every == 0:     # (not always: a GPU would have to wait for it)
+            means = mean_losses(run)
+        if measuring and process() == 0:
             outputs, row = measure(run, *held_out)
             if run.step == c.steps:
                 run.moments["end"] = outputs
             elif run.step == early:
                 run.moments.setdefault("early", outputs)
             record |= row
-            run.history.append({"step": run.step, **{k: sum(v) / len(v) for k, v in run.recent.items()}, **row})
+            run.history.append({"step": run.step, **means, **row})
+        if measuring:
             run.recent = {}
         run.seconds += time.perf_counter() - started                            # without what the caller does now
         yield record
@@ -503,12 +564,18 @@ def store(state, path):
 
 
 def save(run, out):
-    """Write the checkpoint out/trip.pt."""
+    """Write the checkpoint out/trip.pt; under torchrun all processes call this, and the first one writes."""
     if not all(p.isfinite().all() for net in (run.G, run.R) for p in net.parameters()):
         raise Diverged(f"iteration {run.step}: the weights are no longer finite")
-    state = {name: getattr(run, name).state_dict() for name in NETS} | {name: getattr(run, name) for name in NOTES}
-    state |= {"config": asdict(run.config), "rng": run.rng.get_state()}
-    store(state, out / "trip.pt")
+    rngs = [run.rng.get_state()]
+    if dist.is_initialized():
+        rngs = [None] * dist.get_world_size()
+        dist.all_gather_object(rngs, run.rng.get_state())
+    if process() == 0:
+        state = {name: getattr(run, name).state_dict() for name in NETS} | {name: getattr(run, name) for name in NOTES}
+        store(state | {"config": asdict(run.config), "rng": rngs}, out / "trip.pt")
+    if dist.is_initialized():
+        dist.barrier()                                                          # nobody goes on before it is written
 
 
 def restore(out, device="cpu"):
@@ -521,11 +588,15 @@ def restore(out, device="cpu"):
         config = Config(**state["config"])
         check(config)
         run = Run(config, device)
+        for opt in ("opt_g", "opt_r"):
+            state[opt]["param_groups"][0]["fused"] = run.device.type == "cuda"  # of this device, not of that one
         for name in NETS:
             getattr(run, name).load_state_dict(state[name])
         for name in NOTES:
             setattr(run, name, state[name])
-        run.rng.set_state(state["rng"])
+        run.recent = {name: [loss.to(run.device) for loss in losses] for name, losses in run.recent.items()}
+        run.rngs = state["rng"]                                                 # of each process
+        run.rng.set_state(run.rngs[min(process(), len(run.rngs) - 1)])
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:                                                  # whatever a strange file may lead to
@@ -637,6 +708,9 @@ def parse(argv):
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     job = parser.add_argument_group("the job")
     job.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
+    job.add_argument("--preset", choices=list(PRESETS), default="small", help="all settings at once: small, the defaults below, or paper, "
+                     "the values in brackets, for a GPU (an option given beside it counts more)")
+    job.add_argument("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
     job.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps ... (default: auto, the first there is of cuda, mps, cpu)")
     again = job.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -655,7 +729,7 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.v and not args.edit:
         raise InputError("--v says how to --edit a picture: name one, as in --edit me.jpg")
-    args.config = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
+    args.config = PRESETS[args.preset] | {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     return args
 
 
@@ -676,6 +750,8 @@ def check(config):
     for name in ("ties", "decay_from"):
         if getattr(c, name) > 1:
             raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
+    if c.precision not in ("auto", "bf16", "float32"):
+        raise InputError(f"--precision {c.precision}: must be auto, bf16 or float32")
     if max(c.beta1, c.beta2) >= 1:
         raise InputError("--beta1 and --beta2 must be below 1")
 
@@ -702,12 +778,14 @@ def open_run(args, out, device):
         return Run(config, device)
     run = restore(out, device)
     for name, value in args.config.items():
-        if name in ("steps", "root", "measure_every", "save_every"):            # these may change on the way
+        if name in ("steps", "root", "precision", "compile", "measure_every", "save_every"):    # these may change on the way
             run.config = replace(run.config, **{name: value})
         elif value != getattr(run.config, name):
             raise InputError(f"the run in {out} has --{name} {show(getattr(run.config, name))}, not {show(value)}: "
                              f"leave the option out, or name another folder with --out")
     check(run.config)
+    if args.resume and len(run.rngs) != (dist.get_world_size() if dist.is_initialized() else 1):
+        raise InputError(f"the run in {out} was trained by {len(run.rngs)} processes: to go on, start as many with torchrun")
     if run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be {run.step} or more")
     return run
@@ -775,41 +853,53 @@ def live(record, run, clock):
 
 def train_command(run, args, out):
     """Train to the end, or until Ctrl-C; then say where things are. Returns the exit code."""
-    c = run.config
-    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
+    c, first = run.config, process() == 0
+    for turn in (True, False):                                                  # the first process prepares the files for all
+        if first == turn:
+            train_data, test_data = data.load(c.data, c.attr, c.size, c.root, download=args.download and first)
+        if dist.is_initialized():
+            dist.barrier()
     if c.batch > len(train_data):
         raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
     make_folder(out)
-    if args.overwrite:
+    if args.overwrite and first:
         for path in [path for pattern in FILES for path in out.glob(pattern)]:
             path.unlink()
-    again = f"python trip.py --attr {' '.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
+    start = f"torchrun --nproc-per-node {dist.get_world_size()}" if dist.is_initialized() else "python"
+    again = f"{start} trip.py --attr {' '.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
     if args.device != "auto":
         again += f" --device {args.device}"
-    print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
-          f"results in {out}", flush=True)
+    speed_up(run)
+    if first:
+        print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
+              f"results in {out}", flush=True)
     stopped = []
 
     def stop(number, frame):                                                    # after this iteration;
         stopped.append(number)                                                  # a second Ctrl-C ends the program at once
         signal.signal(number, before[number])
-        print("\nstopping ...", flush=True)
+        if first:
+            print("\nstopping ...", flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if run.step == 0:
             save(run, out)
+        if run.step == c.steps and first:
+            report(run, out, test_data)
         clock = {"first": run.step, "started": time.perf_counter()}
         for record in train(run, train_data, test_data):
-            live(record, run, clock)
-            if stopped or run.step % c.save_every == 0:
+            stopping = asked_to_stop(stopped, run)
+            if first:
+                live(record, run, clock)
+            if stopping or run.step % c.save_every == 0 or run.step == c.steps:
                 save(run, out)
-                report(run, out, test_data)
-            if stopped and run.step < c.steps:
-                print(f"stopped and saved at iteration {run.step}; to go on: {again}")
+                if first:
+                    report(run, out, test_data)
+            if stopping and run.step < c.steps:
+                if first:
+                    print(f"stopped and saved at iteration {run.step}; to go on: {again}")
                 return 130
-        save(run, out)
-        report(run, out, test_data)
     except Diverged as error:
         print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller --lr_g or --lr_r "
               f"and --overwrite", file=sys.stderr)
@@ -817,8 +907,20 @@ def train_command(run, args, out):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    print(f"finished: see {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
+    if first:
+        print(f"finished: see {', '.join(str(out / name) for name in ('summary.json', 'samples.png', 'ranker.png'))}")
     return 0
+
+
+def asked_to_stop(stopped, run):
+    """Whether to stop after this iteration: under torchrun all processes agree on that, every ten iterations."""
+    if not dist.is_initialized():
+        return bool(stopped)
+    if run.step % 10:
+        return False
+    flag = torch.tensor(float(bool(stopped)), device=run.device)
+    dist.all_reduce(flag)
+    return flag.item() > 0
 
 
 def exit_code(program, command, argv):
@@ -835,12 +937,22 @@ def exit_code(program, command, argv):
         message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:
         return 130
-    print(f"{program}: error: {message}", file=sys.stderr)
+    if process() == 0:
+        print(f"{program}: error: {message}", file=sys.stderr)
     return 2
+
+
+def join(device):
+    """Under torchrun, which sets LOCAL_RANK and more, become one of its processes, with a GPU of its own if there are GPUs."""
+    if "LOCAL_RANK" in os.environ and not dist.is_initialized():
+        if torch.cuda.is_available() and device != "cpu":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(timeout=timedelta(hours=12))                    # the first one may have to prepare pictures
 
 
 def command(argv):
     args = parse(argv)
+    join(args.device)
     out = args.out or Path("runs") / "_".join(Config(**args.config).attr)
     run = open_run(args, out, choose_device(args.device))
     if args.edit:

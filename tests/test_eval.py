@@ -38,7 +38,7 @@ def fewer_faces():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval, "classifier", functools.partial(eval.classifier, steps=300))
         patch.setattr(eval, "strength_judge", functools.partial(eval.strength_judge, steps=1200, faces=10000))
-        patch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.faces(attrs, size, root, seed, n=5000))
+        patch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.split(data.faces(attrs, size, root, seed, n=5000), seed))
         yield
 
 
@@ -432,7 +432,7 @@ def test_a_mistake_gets_one_line_and_changes_nothing(argv, message, folders, tmp
 
 
 def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypatch, capsys):
-    monkeypatch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.faces(attrs, size, root, seed, n=12))
+    monkeypatch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.split(data.faces(attrs, size, root, seed, n=12), seed))
     code, _, err = evaluate(capsys, run_folder)
     assert code == 2 and "test pictures have" in err and len(err.splitlines()) == 1
 
@@ -440,7 +440,7 @@ def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypa
 def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked_for(run_folder, monkeypatch, capsys):
     def unknown(attrs, size, root, seed):
         faces = data.faces(attrs, size, root, seed, n=200)
-        return data.Data(faces.images, faces.labels, faces.attrs)
+        return data.split(data.Data(faces.images, faces.labels, faces.attrs), seed)
     monkeypatch.setitem(data.DATASETS, "faces", unknown)
     code, _, err = evaluate(capsys, run_folder, "--metrics", "truth")
     assert code == 2 and "drawn faces" in err

@@ -559,7 +559,7 @@ def test_pictures_come_mirrored_half_of_the_time():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_an_attribute_that_no_or_every_picture_has_is_an_error(share, monkeypatch):
     def all_alike(attrs, size, root, seed):
-        return data.Data(torch.zeros(50, 3, size, size, dtype=torch.uint8), torch.arange(50)[:, None] < 50 * share, attrs)
+        return data.split(data.Data(torch.zeros(50, 3, size, size, dtype=torch.uint8), torch.arange(50)[:, None] < 50 * share, attrs), 0)
 
     monkeypatch.setitem(data.DATASETS, "alike", all_alike)
     with pytest.raises(data.InputError, match=f"{int(45 * share)} of 45 training pictures have 'smile'"):
