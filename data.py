@@ -127,8 +127,9 @@ def load(name, attrs, size, root="", seed=0, download=False):
         download_celeba(root)
     if root and not Path(root).is_dir():
         raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
-    if not root and name != "faces":
-        raise InputError(f"--data {name} needs --root: the folder that holds {' '.join(DATASETS[name].__doc__.split(': ')[0].split())}")
+    layout = (DATASETS[name].__doc__ or "nothing").split(": ")[0]
+    if not root and layout != "nothing":
+        raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
     train, test = DATASETS[name](tuple(attrs), size, root, seed)
     for part, split in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):

@@ -127,18 +127,22 @@ def preservation_scores(change, outside):
     return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
 
 
-def truth_scores(seen, before, truth, k):
+def truth_scores(seen, before, truth, k, trained):
     """Against the true strengths, in [0, 1] (drawn faces only).
 
     seen: (N, V, A), the strengths of all A attributes that the judge reads from G(x, v); before: (N, A), from x itself;
-    truth: (N, A), of x; k: the attribute that v stands for. Every v is asked of every picture. Leakage: how far the others'
-    strengths, read at v = +-1, are from the truth of x; `leakage_judge` is the same for x itself: the judge's own error.
+    truth: (N, A), of x; k: the attribute that v stands for; trained: all that the run has a dial for, k among them.
+    Every v is asked of every picture. Leakage: how far the others' strengths, read at v = +-1, are from the truth of x;
+    `leakage_judge` is the same for x itself: the judge's own error. `disentanglement` is a row of a K x K matrix: what
+    turning this dial from -1 to 1 does to each attribute that has a dial.
     """
     sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
     mean, error = sweep.mean(0), np.abs(before - truth)
+    change = (seen[:, -1] - seen[:, 0]).mean(0)[trained]
     return {"true_spearman": correlation(ranks(sweep), ranks(np.array(SWEEP))).mean().item(),
             "true_linearity": (correlation(mean, np.array(SWEEP)) ** 2).item(),
             "true_range": (mean[-1] - mean[0]).item(),
+            **({"disentanglement": change.tolist()} if len(trained) > 1 else {}),
             "leakage": np.abs(seen[:, [0, -1]] - truth[:, None])[:, :, others].mean().item(),
             "leakage_judge": error[:, others].mean().item(),
             "judge_error": error.mean(0).tolist(),
@@ -373,7 +377,8 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
             scores |= preservation_scores(readings["change"], readings.get("outside"))
         if judges.strengths:
             truth = test.person[:, :len(data.FACE_ATTRS)]
-            scores |= truth_scores(readings["seen"], readings["before"], truth, data.FACE_ATTRS.index(attr))
+            scores |= truth_scores(readings["seen"], readings["before"], truth, data.FACE_ATTRS.index(attr),
+                                   [data.FACE_ATTRS.index(a) for a in test.attrs])
         results.append(Result(name, run, k, test, readings, scores))
     return results
 
@@ -534,6 +539,7 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),
         ("true_range", "  at v = 1 minus at v = -1", ".2f"),
+        ("disentanglement", "  the same, of each attribute with a dial", ".2f"),
         ("leakage", "  the others, read at v = +-1, are off by", ".3f"),
         ("leakage_judge", "  the same, read off real pictures", ".3f"),
         ("judge_r2", "  the judge's R^2, by attribute", ".3f"))

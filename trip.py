@@ -90,6 +90,9 @@ class Config:
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
     decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0; 1: never [not stated]")
+    freeze_from: float = setting(0.5, "share of the iterations after which G's batch statistics stand still, so that G is trained as it "
+                                 "will be used; 1: never [not stated]")
+    clip: float = setting(10.0, "longest gradient of a player, longer ones are shortened to it: one bad batch cannot ruin R; 0: none [none]")
     # machine
     precision: str = setting("auto", "of the networks' passes: bf16, float32, or auto: bf16 on a GPU that has it. Losses and penalty are float32")
     compile: bool = setting(False, "torch.compile the networks: slow to start, faster on a GPU, and left out where it fails")
@@ -104,7 +107,8 @@ class Config:
 # --preset: "paper" is Sec. 4 with Tables 3 and 4; the paper says neither how long it trains nor how it pretrains
 PRESETS = {"small": {}, "paper": dict(
     size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0,
-    gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, measure_every=100)}
+    gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0,
+    measure_every=100)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -348,7 +352,7 @@ def process():
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def update(optimizer, losses):
+def update(optimizer, losses, clip):
     """Move this optimizer's parameters down the sum of the losses; the other player's get no gradient (`inputs`)."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
@@ -359,6 +363,8 @@ def update(optimizer, losses):
         dist.all_reduce(flat)
         for g, mean in zip(grads, (flat / dist.get_world_size()).split([g.numel() for g in grads])):
             g.copy_(mean.view_as(g))
+    if clip:
+        nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
 
 
@@ -377,7 +383,7 @@ def ranker_step(run, x, y, r, fake, ranking):
     if c.lam_g and c.lam_gp:                                                    # in float32
         a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device, non_blocking=True)
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
-    update(run.opt_r, losses)
+    update(run.opt_r, losses, c.clip)
     return losses
 
 
@@ -397,17 +403,17 @@ def generator_step(run, x, v, fake, ranking):
             losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
     if c.lam_o:
         losses["generator_orthogonal"] = c.lam_o * orthogonal_penalty(G)
-    update(run.opt_g, losses)
+    update(run.opt_g, losses, c.clip)
     return losses
 
 
 def mean_losses(run):
     """The means of the losses since the last measurement; raises Diverged where one was not finite."""
     numbers = {name: torch.stack(losses).tolist() for name, losses in run.recent.items()}
-    for name, losses in numbers.items():
-        for i, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                raise Diverged(f"iteration {run.step - len(losses) + 1 + i}: the loss {name} is {loss}")
+    bad = [(run.step - len(losses) + 1 + i, name, loss) for name, losses in numbers.items()
+           for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        raise Diverged("iteration {}: the loss {} is {}".format(*min(bad, key=lambda found: found[0])))
     return {name: sum(losses) / len(losses) for name, losses in numbers.items()}
 
 
@@ -430,6 +436,7 @@ def train(run, train_data, test_data):
         fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
         run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
         run.opt_r.param_groups[0]["lr"] = c.lr_r * fade ** 2                    # or else the ranker wins in the end
+        run.G.train(run.step < c.freeze_from * c.steps)
 
         x, y, r = next(stream)                                                  # a real pair, y more than x if r = 1
         v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device, non_blocking=True)
@@ -747,7 +754,7 @@ def check(config):
     for f in fields(Config):
         if f.type is float and not 0 <= getattr(c, f.name) <= 1e6:
             raise InputError(f"--{f.name} {getattr(c, f.name)}: must be a number from 0 to 1e6")
-    for name in ("ties", "decay_from"):
+    for name in ("ties", "decay_from", "freeze_from"):
         if getattr(c, name) > 1:
             raise InputError(f"--{name} {getattr(c, name)}: is a share, from 0 to 1")
     if c.precision not in ("auto", "bf16", "float32"):
@@ -889,9 +896,9 @@ def train_command(run, args, out):
             report(run, out, test_data)
         clock = {"first": run.step, "started": time.perf_counter()}
         for record in train(run, train_data, test_data):
-            stopping = asked_to_stop(stopped, run)
             if first:
                 live(record, run, clock)
+            stopping = asked_to_stop(stopped, run)
             if stopping or run.step % c.save_every == 0 or run.step == c.steps:
                 save(run, out)
                 if first:

@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 
 import data  # noqa: E402
+import eval  # noqa: E402
 import trip  # noqa: E402
 
 TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --steps 2 --measure_every 2".split()
@@ -315,6 +316,18 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Several attributes
+
+def test_the_disentanglement_matrix_tells_what_each_dial_does_to_each_attribute():
+    seen = np.full((5, len(eval.V), 4), 0.5)
+    seen[:, :, 0] += 0.3 * eval.V                                               # the first dial moves its own attribute by 0.6
+    seen[:, :, 2] -= 0.05 * eval.V                                              # and a third one a little
+    scores = eval.truth_scores(seen, seen[:, 6], seen[:, 6], 0, [0, 2])
+    assert scores["disentanglement"] == pytest.approx([0.6, -0.1])
+    assert "disentanglement" not in eval.truth_scores(seen, seen[:, 6], seen[:, 6], 0, [0])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The paper's scale
 
 def test_the_papers_preset_has_the_settings_of_its_section_4():
@@ -333,7 +346,7 @@ def test_a_preset_is_a_set_of_defaults_that_options_overrule():
 
 def a_step(precision):
     """The losses of one iteration, and the gradients of both players as one vector."""
-    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, precision=precision))
+    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, clip=0.0, precision=precision))
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 8, 3, 32, 32, generator=rng) / 2).tanh()
     v = 2 * torch.rand(8, 1, generator=rng) - 1
@@ -391,7 +404,7 @@ trip.join("cpu")
 rank, own, applied = dist.get_rank(), [], []
 all_reduce = dist.all_reduce
 dist.all_reduce = lambda t, *a, **k: (own.append(t.clone()), all_reduce(t, *a, **k))
-run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4, batch=4, steps=3, warmup=0))
+run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4, batch=4, steps=3, warmup=0, clip=0.0))
 for optimizer in (run.opt_r, run.opt_g):
     def step(optimizer=optimizer, step=optimizer.step):
         applied.append(torch.cat([p.grad.flatten() for p in optimizer.param_groups[0]["params"]]))

@@ -133,7 +133,7 @@ def test_identity_loss_weighs_a_change_by_1_minus_v():
 
 def test_gradient_penalty_is_taken_between_the_pictures_on_the_gan_head_only():
     # D(z) = |z|^2 / 2 has the gradient z, so its norm tells where the penalty was taken
-    R = SimpleNamespace(features=lambda z: z, critic=lambda f: (f ** 2).sum((1, 2, 3))[:, None] / 2, rank=None)
+    R = SimpleNamespace(features=nn.Identity(), critic=lambda f: (f ** 2).sum((1, 2, 3))[:, None] / 2, rank=None)
     x, fake = torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 2.0)
     a = torch.tensor([0.25, 1.0]).view(2, 1, 1, 1)           # z = 1.5 everywhere (norm 3), and z = 0 (norm 0)
     assert trip.gradient_penalty(R, x, fake, a, center=1).item() == pytest.approx(((3 - 1) ** 2 + 1) / 2)
@@ -318,8 +318,30 @@ def test_pretraining_leaves_the_rank_head_alone():
     assert not {"ranker_rank", "generator_rank", "generator_cycle"} & set(losses)
 
 
+def test_a_gradient_longer_than_clip_is_shortened_to_it():
+    x, y, r, v = a_batch()
+
+    def gradient(clip):
+        run = tiny_run(clip=clip)
+        trip.ranker_step(run, x, y, r, run.G(x, v).detach(), ranking=True)
+        return torch.cat([p.grad.flatten() for p in run.R.parameters()])
+
+    whole = gradient(0.0)
+    assert whole.norm() > 0.1
+    assert torch.allclose(gradient(0.1), 0.1 * whole / whole.norm(), atol=1e-5)
+    assert torch.equal(gradient(1e6), whole)
+
+
+def test_from_freeze_from_on_G_is_trained_as_it_is_used(smiles):
+    """Its batch statistics are the running averages, and stand still."""
+    run = tiny_run(steps=4, warmup=1, freeze_from=0.5)
+    norm = next(layer for layer in run.G.modules() if isinstance(layer, trip.SwitchNorm))
+    means = [norm.running_mean.clone() for _ in trip.train(run, *smiles)]
+    assert not torch.equal(means[0], means[1]) and torch.equal(means[1], means[2]) and torch.equal(means[2], means[3])
+
+
 def test_an_iteration_calls_G_twice_and_F_once_per_player(smiles):
-    """Waste nothing: one picture for both players and one for the cycle; F once each, and once for the penalty."""
+    """Waste nothing: one picture for both players and one for the cycle; F once each (and once for the penalty, unseen by hooks)."""
     run = tiny_run(steps=1, warmup=0)
     run.moments["start"] = None
     calls = {"G": 0, "F": 0}
@@ -343,7 +365,7 @@ def test_an_iteration_calls_G_twice_and_F_once_per_player(smiles):
         next(loop)
     finally:
         trip.measure = measure
-    assert calls == {"G": 2, "F": 3}
+    assert calls == {"G": 2, "F": 2}
 
 
 @pytest.mark.parametrize("setting, gone", [({"lam_rank": 0.0}, "rank"), ({"lam_g": 0.0}, "gan"), ({"lam_gp": 0.0}, "gp")])
