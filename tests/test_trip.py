@@ -332,6 +332,15 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it():
     assert torch.equal(gradient(1e6), whole)
 
 
+def test_R_sees_the_pictures_of_a_batch_moved_together_by_up_to_shift_pixels():
+    run, x = tiny_run(shift=3), numbers(4, 3, 32, 32)
+    seen = [trip.shifted(run, x) for _ in range(300)]
+    moves = {(dx, dy) for y in seen for dx in range(-3, 4) for dy in range(-3, 4)
+             if torch.equal(y[:, :, 3:-3, 3:-3], x[:, :, 3 + dy:29 + dy, 3 + dx:29 + dx])}
+    assert len(moves) == 49 and all(y.shape == x.shape for y in seen)
+    assert torch.equal(trip.shifted(tiny_run(shift=0), x), x)
+
+
 def test_from_freeze_from_on_G_is_trained_as_it_is_used(smiles):
     """Its batch statistics are the running averages, and stand still."""
     run = tiny_run(steps=4, warmup=1, freeze_from=0.5)
