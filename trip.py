@@ -38,6 +38,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -94,10 +95,10 @@ class Config:
     decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0; 1: never [not stated]")
     freeze_from: float = setting(0.5, "share of the iterations after which G's batch statistics stand still, so that G is trained as it "
                                  "will be used; 1: never [not stated]")
-    clip: float = setting(10.0, "longest gradient of a player, longer ones are shortened to it: one bad batch cannot ruin R; 0: none [none]")
+    clip: float = setting(10.0, "longest gradient of a player, longer ones are shortened, so that one bad batch cannot ruin R; 0: any [none]")
     # machine
-    precision: str = setting("auto", "of the networks' passes: bf16, float32, or auto: bf16 on a GPU that has it. Losses and penalty are float32")
-    compile: bool = setting(False, "torch.compile the networks: slow to start, faster on a GPU, and left out where it fails")
+    precision: str = setting("auto", "of the networks' passes: bf16, float32, or auto, bf16 on a GPU that has it (losses and penalty: float32)")
+    compile: bool = setting(False, "torch.compile the networks: slow to start, meant for a GPU, left out where it fails")
     # bookkeeping
     measure_every: int = setting(36, "iterations between measurements on held-out pictures")
     save_every: int = setting(500, "iterations between checkpoints")
@@ -108,9 +109,9 @@ class Config:
 
 # --preset: "paper" is Sec. 4 with Tables 3 and 4; the paper says neither how long it trains nor how it pretrains
 PRESETS = {"small": {}, "paper": dict(
-    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0,
-    gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0,
-    measure_every=100)}
+    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64,
+    lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, shift=0,
+    lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0, measure_every=100)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -335,7 +336,7 @@ class Run:
 
     def autocast(self):
         """Within this context the networks compute in bf16, if the run does."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 def speed_up(run):
@@ -755,9 +756,9 @@ def check(config):
     if not 32 <= c.size <= 1024 or c.size & (c.size - 1):
         raise InputError(f"--size {c.size}: the networks take 32, 64, 128, 256, 512 or 1024 pixels")
     deepest = int(math.log2(c.size)) - 2                                        # leaves G 4 x 4 pixels
-    for name, low, high in (("steps", 1, 10 ** 9), ("batch", 1, 10 ** 6), ("warmup", 0, 10 ** 9), ("shift", 0, c.size // 4), ("seed", 0, 2 ** 63 - 1),
-                            ("g_width", 1, 1024), ("g_down", 0, deepest), ("g_blocks", 0, 100), ("r_width", 1, 1024),
-                            ("measure_every", 1, 10 ** 9), ("save_every", 1, 10 ** 9)):
+    for name, low, high in (("steps", 1, 10 ** 9), ("batch", 1, 10 ** 6), ("warmup", 0, 10 ** 9), ("seed", 0, 2 ** 62),
+                            ("shift", 0, c.size // 4), ("g_width", 1, 1024), ("g_down", 0, deepest), ("g_blocks", 0, 100),
+                            ("r_width", 1, 1024), ("measure_every", 1, 10 ** 9), ("save_every", 1, 10 ** 9)):
         if not low <= getattr(c, name) <= high:
             raise InputError(f"--{name} {getattr(c, name)}: must be {low} or more, and {high} at most")
     for f in fields(Config):
@@ -983,4 +984,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    sys.exit(code)

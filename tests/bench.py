@@ -70,9 +70,9 @@ def peak_memory(device):
 
 
 def share_of_convolutions(device, once):
-    """Of the time of the operations of ten calls: the share of the convolutions, forward and backward."""
+    """Of the time of the operations of three calls: the share of the convolutions, forward and backward."""
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")) as profiler:
-        for _ in range(10):
+        for _ in range(3):
             once()
         wait(device)
     times = {event.key: event.self_cpu_time_total if device.type == "cpu" else
