@@ -351,7 +351,7 @@ def test_the_command_writes_scores_and_figures(run_folder, judges, monkeypatch, 
     assert code == 0
     scores = json.loads((run_folder / "eval.json").read_text())
     for name, label, form in eval.ROWS:
-        if name in ("fid",) or name.startswith("first_"):
+        if name in ("fid", "disentanglement") or name.startswith("first_"):
             assert name not in scores
             continue
         line, = [line for line in out.splitlines() if line.startswith(label + "  ")]
