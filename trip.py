@@ -355,17 +355,21 @@ def process():
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def average(tensors):
+    """Under torchrun, in one message: each of the tensors becomes its mean over the processes."""
+    if dist.is_initialized():
+        flat = torch.cat([t.flatten() for t in tensors])
+        dist.all_reduce(flat)
+        for t, mean in zip(tensors, (flat / dist.get_world_size()).split([t.numel() for t in tensors])):
+            t.copy_(mean.view_as(t))
+
+
 def update(optimizer, losses, clip):
     """Move this optimizer's parameters down the sum of the losses; the other player's get no gradient (`inputs`)."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     sum(losses.values()).backward(inputs=parameters)
-    if dist.is_initialized():                                                   # torchrun: all take the mean of their gradients
-        grads = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])                          # one message
-        dist.all_reduce(flat)
-        for g, mean in zip(grads, (flat / dist.get_world_size()).split([g.numel() for g in grads])):
-            g.copy_(mean.view_as(g))
+    average([p.grad for p in parameters if p.grad is not None])
     if clip:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
@@ -454,6 +458,7 @@ def train(run, train_data, test_data):
             fake = run.G(x, v)                                                  # drawn once, used by both players
         losses = ranker_step(run, x, y, r, fake.detach(), ranking)
         losses |= generator_step(run, x, v, fake, ranking)
+        average(list(run.G.buffers()))                                          # SwitchNorm's running statistics
 
         run.step += 1
         losses = {name: loss.detach() for name, loss in losses.items()}
