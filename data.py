@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -165,7 +166,7 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
     K = data.labels.shape[1]
     order = data.labels.int().argsort(dim=0, stable=True)        # (N, K) for each attribute: first those without it
     without = (~data.labels).sum(0)                              # (K,)
-    free = torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else math.inf
+    free = torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else 0
     images = data.images.to(device if data.images.numel() < free / 2 else "cpu")    # bytes: they fit where floats don't
 
     def pick(k, has):                                            # a random row for each pair, with or without attribute k
@@ -438,6 +439,11 @@ def decode(path, key, n, read, size, chunk=256):
         tell, state = teller(), noted(part_note) if part.is_file() else None
         shape = (n, 3, size, size)
         state = state or {"key": key, "done": 0, "broken": []}
+        if not state["done"]:
+            part_note.unlink(missing_ok=True)                    # of an older build
+            if shutil.disk_usage(path.parent).free < math.prod(shape):
+                raise InputError(f"{path.parent}: {math.prod(shape) / 1e9:.1f} GB are needed there for the resized pictures: make room, or link "
+                                 f"the data set's files into a folder on another disk and name that")
         pictures = np.lib.format.open_memmap(part, "r+" if state["done"] else "w+", np.uint8, shape)
 
         def attempt(place):
@@ -464,6 +470,7 @@ def decode(path, key, n, read, size, chunk=256):
                 part_note.write_text(json.dumps(state))
                 tell(f"reading pictures, once: {state['done']} of {n}")
         del pictures                                             # (Windows renames no file that is open)
+        note.unlink(missing_ok=True)
         os.replace(part, final)
         os.replace(part_note, note)
         tell("")

@@ -331,7 +331,7 @@ class Run:
     def bf16(self):
         """Whether the networks compute in bf16."""
         if self.config.precision == "auto":
-            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            return self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= (8, 0)     # older ones emulate it
         return self.config.precision == "bf16"
 
     def autocast(self):
@@ -725,7 +725,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv):
-    """The command line's arguments; `config` among them holds the fields of Config that were given, and no other."""
+    """The command line's arguments; `given` among them: the fields of Config that were typed, `config`: these over the preset's."""
     parser = Parser(prog="trip.py", description=__doc__.split("\n\n    paper")[0], allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     job = parser.add_argument_group("the job")
@@ -751,7 +751,8 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.v and not args.edit:
         raise InputError("--v says how to --edit a picture: name one, as in --edit me.jpg")
-    args.config = PRESETS[args.preset] | {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
+    args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
+    args.config = PRESETS[args.preset] | args.given
     return args
 
 
@@ -799,7 +800,7 @@ def open_run(args, out, device):
         check(config)
         return Run(config, device)
     run = restore(out, device)
-    for name, value in args.config.items():
+    for name, value in args.given.items():
         if name in ("steps", "root", "precision", "compile", "measure_every", "save_every"):    # these may change on the way
             run.config = replace(run.config, **{name: value})
         elif value != getattr(run.config, name):
@@ -888,7 +889,7 @@ def train_command(run, args, out):
         for path in [path for pattern in FILES for path in out.glob(pattern)]:
             path.unlink()
     start = f"torchrun --nproc-per-node {dist.get_world_size()}" if dist.is_initialized() else "python"
-    again = f"{start} trip.py --attr {' '.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
+    again = f"{start} trip.py --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
     if args.device != "auto":
         again += f" --device {args.device}"
     speed_up(run)

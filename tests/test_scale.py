@@ -220,6 +220,20 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in zip(expected, found))
 
 
+def test_a_note_of_an_older_build_is_never_taken_for_that_of_a_newer_one(tmp_path):
+    def read(place):
+        if stop == place:
+            raise KeyboardInterrupt
+        return torch.full((3, 4, 4), place + 1, dtype=torch.uint8)
+
+    for key, stop in (("a", 5), ("b", 1), ("a", None)):                         # a: four pictures done; b empties the file, then stops
+        try:
+            images, broken = data.decode(tmp_path / "cache", key, 8, read, 4, chunk=2)
+        except KeyboardInterrupt:
+            pass
+    assert images[:, 0, 0, 0].tolist() == list(range(1, 9)) and broken == []
+
+
 def test_a_broken_picture_is_named_counted_and_left_out(tmp_path, capsys):
     celeba_hq(tmp_path)
     (tmp_path / "CelebA-HQ-img" / "7.jpg").write_bytes(b"no picture")
@@ -342,6 +356,13 @@ def test_a_preset_is_a_set_of_defaults_that_options_overrule():
     config = trip.parse(["--preset", "paper", "--lam_g", "5"]).config
     assert config == {**trip.PRESETS["paper"], "lam_g": 5.0}
     assert trip.parse([]).config == {}
+
+
+def test_going_on_with_a_preset_changes_only_what_is_typed(tmp_path):
+    assert trip.main([*TINY, "--preset", "paper", "--out", str(tmp_path)]) == 0
+    assert trip.main(["--preset", "paper", "--steps", "3", "--resume", "--out", str(tmp_path)]) == 0
+    config = trip.load(tmp_path)[2]
+    assert (config.steps, config.measure_every, config.size, config.lam_gp) == (3, 2, 32, 150)
 
 
 def a_step(precision):
