@@ -92,7 +92,7 @@ class Config:
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
-    decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0; 1: never [not stated]")
+    decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0, G's linearly, R's as its square; 1: never [not stated]")
     freeze_from: float = setting(0.5, "share of the iterations after which G's batch statistics stand still, so that G is trained as it "
                                  "will be used; 1: never [not stated]")
     clip: float = setting(10.0, "longest gradient of a player, longer ones are shortened, so that one bad batch cannot ruin R; 0: any [none]")
@@ -230,8 +230,8 @@ class Ranker(nn.Module):
 def ranker_rank_loss(real, r, fake, lam):
     """Eq. 5a (7a): score real pairs as their label r, generated pairs as 0, "no difference".
 
-    real: (B, K) R(x, y); r: (B, K) in {-1, 0, 1}; fake: (B, K) R(x, G(x, v)); lam: weight of the rival term.
-    Summed over the K attributes, averaged over the batch.
+    real: R(x, y); r: its label in {-1, 0, 1}; fake: R(x, G(x, v)); lam: weight of the rival term. All (B, K), and B may be
+    another for real than for fake pairs. Summed over the K attributes, averaged over the pairs.
     """
     return ((real - r) ** 2).sum(1).mean() + lam * (fake ** 2).sum(1).mean()
 
@@ -731,7 +731,7 @@ def parse(argv):
     job = parser.add_argument_group("the job")
     job.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
     job.add_argument("--preset", choices=list(PRESETS), default="small", help="all settings at once: small, the defaults below, or paper, "
-                     "the values in brackets, for a GPU (an option given beside it counts more)")
+                     "the values in brackets (our guesses where there are none), for a GPU; an option given beside it counts more")
     job.add_argument("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
     job.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps ... (default: auto, the first there is of cuda, mps, cpu)")
     again = job.add_mutually_exclusive_group()
