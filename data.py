@@ -414,7 +414,10 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
                             lambda place: read_picture(files[order[place]], size, halves and halves[order[place]]), size)
     good = np.delete(order, broken)                              # the pictures in the file, row by row
     cut = int((~is_test[good]).sum())
-    whole = Data(torch.from_numpy(images)[:len(good)], torch.from_numpy(np.asarray(labels)[good]), attrs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                          # torch's: the array cannot be written to; nobody does
+        images = torch.from_numpy(images)
+    whole = Data(images[:len(good)], torch.from_numpy(np.asarray(labels)[good]), attrs)
     return whole[:cut], whole[cut:]
 
 
@@ -476,7 +479,7 @@ def decode(path, key, n, read, size, chunk=256):
         tell("")
         if state["broken"]:
             print(f"{len(state['broken'])} of {n} files were no pictures and are left out", file=sys.stderr, flush=True)
-    return np.load(final, mmap_mode="c"), state["broken"]        # c: pages may be read, changes would stay in memory
+    return np.load(final, mmap_mode="r"), state["broken"]
 
 
 def celeba(attrs, size, root, seed):

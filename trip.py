@@ -395,7 +395,7 @@ def ranker_step(run, x, y, r, fake, ranking):
             real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))             # each pair both ways: R(y, x) is to be -r
             losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
     if c.lam_g and c.lam_gp:                                                    # in float32
-        a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device, non_blocking=True)
+        a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device, non_blocking=run.device.type == "cuda")
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     update(run.opt_r, losses, c.clip)
     return losses
@@ -453,7 +453,7 @@ def train(run, train_data, test_data):
         run.G.train(run.step < c.freeze_from * c.steps)
 
         x, y, r = next(stream)                                                  # a real pair, y more than x if r = 1
-        v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device, non_blocking=True)
+        v = (2 * torch.rand(c.batch, K, generator=run.rng) - 1).to(run.device, non_blocking=run.device.type == "cuda")
         with run.autocast():
             fake = run.G(x, v)                                                  # drawn once, used by both players
         losses = ranker_step(run, x, y, r, fake.detach(), ranking)
@@ -991,6 +991,6 @@ def main(argv=None):
 
 if __name__ == "__main__":
     code = main()
-    if dist.is_initialized():
+    if code == 0 and dist.is_initialized():                                     # (after an error the others may not come to this)
         dist.destroy_process_group()
     sys.exit(code)
