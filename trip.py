@@ -394,7 +394,7 @@ def ranker_step(run, x, y, r, fake, ranking):
         if ranking:
             real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))             # each pair both ways: R(y, x) is to be -r
             losses["ranker_rank"] = c.lam_rank * ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
-    if c.lam_g and c.lam_gp:                                                    # in float32
+    if c.lam_g and c.lam_gp:                                                    # outside autocast: never in bf16
         a = torch.rand(len(x), 1, 1, 1, generator=run.rng).to(x.device, non_blocking=run.device.type == "cuda")
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     update(run.opt_r, losses, c.clip)
@@ -402,7 +402,7 @@ def ranker_step(run, x, y, r, fake, ranking):
 
 
 def generator_step(run, x, v, fake, ranking):
-    """One step of the generator: pairs (x, fake) to v, fake to real, and fake back to x.
+    """One step of the generator: pairs (x, fake) to v, fake to real, fake back to x, and near x where v is near 0.
 
     fake: G(x, v), with its graph. ranking: False in the pretraining. Returns the weighted losses by name.
     """
@@ -435,8 +435,8 @@ def train(run, train_data, test_data):
     """The algorithm. Trains `run` up to run.config.steps iterations, from wherever it stands.
 
     To be iterated over, `for record in train(...)`: an iteration each. A record is a dict of `step` and the losses (tensors); where
-    the run was measured, also of what `measure` found on held-out pictures: these are kept in run.history.
-    Raises Diverged where a loss is no longer finite.
+    the run was measured, also of what `measure` found on held-out pictures. run.history keeps these, with the losses' means since
+    the last one. Raises Diverged where a loss is no longer finite.
     """
     c, K = run.config, len(run.config.attr)
     stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
@@ -630,7 +630,8 @@ def restore(out, device="cpu"):
 
 def load(out, device="cpu"):
     """The generator, the ranker (both in evaluation mode) and the config of the run in folder `out`."""
-    run = restore(out, device)
+    with torch.random.fork_rng(devices=[]):                                     # the caller's random state stays as it is
+        run = restore(out, device)
     return run.G.eval(), run.R.eval(), run.config
 
 
@@ -954,8 +955,8 @@ def exit_code(program, command, argv):
         message = error
     except OSError as error:                                                    # a full disk, a folder in a file's place ...
         message = f"{error}; look there, or name another folder"
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
+    except (MemoryError, RuntimeError) as error:                                # torch tells it in several ways
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory|not enough memory", str(error)):
             raise
         message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:

@@ -1,0 +1,365 @@
+"""The evidence: does TRIP do what the paper says, when does it not, and which choices matter? Drawn faces, the true strength known.
+
+    python tests/study.py                     everything, on all cores; it goes on where it stopped
+    python tests/study.py ablation lambda     some of the groups: claim, ablation, lambda, rates, time, robust, matters
+    python tests/study.py --draw              no training: the figures and README's tables from the results that are there
+
+A run is a line of assets/study.csv: what was changed against the default, the measurements of trip.py (last fifth of the
+iterations) and of eval.py (1,000 held-out faces, final weights). assets/study_curves.csv has the means of R over the iterations of
+the groups claim and time. To do a run anew, delete its line. The runs themselves are kept in runs/study.
+"""
+
+import argparse
+import csv
+import os
+import re
+import sys
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE))
+
+import data  # noqa: E402
+import eval as ev  # noqa: E402
+import trip  # noqa: E402
+
+RESULTS, CURVES = HERE / "assets" / "study.csv", HERE / "assets" / "study_curves.csv"
+RUNS = HERE / "runs" / "study"
+SMALL = dict(size=32, steps=900, warmup=150, measure_every=18, shift=2)         # all groups but claim: 32 px, half the iterations
+RATE, METRICS = trip.Config.lr_r, ev.METRICS
+
+# group -> seeds, and variant -> what it changes; the first variant of a group is the default unless it says otherwise
+GROUPS = {
+    "claim": (range(5), {"default": {}}),
+    "ablation": (range(3), {"TRIP": SMALL, "no L_rank": SMALL | dict(lam_rank=0.0), "no L_gan": SMALL | dict(lam_g=0.0),
+                            "lambda = 0": SMALL | dict(lam=0.0), "CLS": SMALL | dict(cls=True)}),
+    "lambda": (range(2), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}),
+    "rates": (range(2), {str(m): SMALL | dict(lr_r=m * RATE) for m in (0.25, 0.5, 1.0, 2.0, 4.0)}),
+    "time": (range(2), {"falling rates": SMALL, "falling rates, 4 x longer": SMALL | dict(steps=3600, measure_every=72),
+                        "constant rates, 4 x longer": SMALL | dict(steps=3600, measure_every=72, decay_from=1.0)}),
+    "robust": (range(3), {"default": SMALL, "mouth_open": SMALL | dict(attr=("mouth_open",)), "frown": SMALL | dict(attr=("frown",)),
+                          "beard": SMALL | dict(attr=("beard",)), "no ties": SMALL | dict(ties=0.0),
+                          "batch 16": SMALL | dict(batch=16), "twice the iterations": SMALL | dict(steps=1800, measure_every=36)}),
+    "matters": (range(2), {"default": SMALL, "no pretraining": SMALL | dict(warmup=0), "no identity loss after it": SMALL,
+                           "penalty centred at 1": SMALL | dict(gp_center=1.0), "penalty of weight 150": SMALL | dict(lam_gp=150.0),
+                           "no penalty": SMALL | dict(lam_gp=0.0), "PyTorch's first weights in R": SMALL,
+                           "rates that do not fall": SMALL | dict(decay_from=1.0), "both rates fall linearly": SMALL,
+                           "batch statistics to the end": SMALL | dict(freeze_from=1.0), "R sees unshifted pictures": SMALL | dict(shift=0),
+                           "no limit on gradients": SMALL | dict(clip=0.0), "no ties": SMALL | dict(ties=0.0),
+                           "no cycle loss": SMALL | dict(lam_c=0.0), "two stride-2 layers in G": SMALL | dict(g_down=2)}),
+}
+
+
+def configs(group):
+    """The runs of a group: (variant, seed, options, Config), `options` as trip.py's command line has them."""
+    seeds, variants = GROUPS[group]
+    for seed in seeds:                                                          # a whole round of variants before the next seed
+        for variant, change in variants.items():
+            options = " ".join(f"--{name} {trip.show(value)}" if value is not True else f"--{name}" for name, value in change.items())
+            yield variant, seed, f"{options}{PATCHES.get(variant, ('',))[0]}", trip.Config(**change, seed=seed)
+
+
+def run_folder(options, seed):
+    """Where the run is kept, the same one for all groups that have it."""
+    return RUNS / (re.sub(r"[^\w.=]+", "_", options).strip("_") + f"-{seed}")
+
+
+def first_weights(run):
+    if run.step == 0:
+        run.R.apply(lambda m: m.reset_parameters() if isinstance(m, torch.nn.Conv2d) else None)
+
+
+def no_identity(run):
+    if run.step == run.pretraining:
+        run.config.lam_id = 0.0
+
+
+def linear_rate(run):                                                           # train multiplies lr_r by the square of this
+    c = run.config
+    c.lr_r = RATE / min(1, (c.steps - run.step) / (c.steps * (1 - c.decay_from))) if run.step < c.steps else RATE
+
+
+# what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
+PATCHES = {"PyTorch's first weights in R": (" and R's convolutions as PyTorch makes them", first_weights),
+           "no identity loss after it": (" and --lam_id 0 after the pretraining", no_identity),
+           "both rates fall linearly": (" and R's rate falling like G's", linear_rate)}
+
+
+def work(job):
+    """Train and judge one run, in a process of its own. Returns its line of the table and its curves."""
+    variant, seed, options, config = job
+    torch.set_num_threads(1)
+    os.chdir(HERE)
+    train_data, test_data = data.load(config.data, config.attr, config.size)
+    patch = PATCHES.get(variant, ("", lambda run: None))[1]
+    run = trip.Run(config)
+    patch(run)
+    try:
+        for _ in trip.train(run, train_data, test_data):
+            patch(run)
+    except trip.Diverged as error:
+        return {"options": options, "seed": seed, "remark": str(error)}, run.history
+    out = run_folder(options, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    trip.save(run, out)
+    x, sweep = data.as_float(test_data.images[:8]), ev.SWEEP
+    trip.draw_strips(x, trip.translate(run.G, x, sweep), [f"{u:+.1f}" for u in sweep], f"{variant}: v =").savefig(out / "samples.png")
+    summary = trip.summarise(run)
+    test_data = test_data if config.size > 32 else test_data[torch.arange(500)]
+    result, = ev.assess(run, test_data, ev.call_judges(METRICS, train_data, "cpu", lambda text: None), METRICS, variant)
+    return {"options": options, "seed": seed, "remark": ""} | summary | result.scores, run.history
+
+
+COLUMNS = ["group", "variant", "seed", "size", "steps", "options", "pair_accuracy", "real_plus", "real_zero", "real_minus", "gen_plus",
+           "gen_zero", "gen_minus", "gen_plus_std", "gen_zero_std", "gen_minus_std", "recon_l1", "aas", "aas_judge", "ssim_score",
+           "frechet_resnet18", "fid", "ranker_pearson", "true_spearman", "true_linearity", "true_range", "leakage", "leakage_judge",
+           "outside_l1", "seconds", "remark"]
+MEANS = ["real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus"]
+
+
+def read_table(path):
+    """The lines of a CSV file as dicts, numbers as floats."""
+    def value(text):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [{name: text if name in ("variant", "options") else value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def append(path, columns, rows):
+    new = not path.is_file()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerows({name: f"{u:.4g}" if isinstance(u, float) else u for name, u in row.items()} for row in rows)
+
+
+def keep(done, found, history):
+    """Write a finished run to the tables: a line for each group that has it, and its curves."""
+    for group in GROUPS:
+        for variant, seed, options, config in configs(group):
+            if (options, seed) == (found["options"], found["seed"]) and (group, variant, seed) not in done:
+                line = {"group": group, "variant": variant, "size": config.size, "steps": config.steps}
+                append(RESULTS, COLUMNS, [found | line])
+                if group in ("claim", "time"):
+                    means = [{"step": h["step"], **{name: h[name][0] for name in MEANS}} for h in history]
+                    append(CURVES, ["group", "variant", "seed", "step", *MEANS], [line | {"seed": seed} | h for h in means])
+                done.add((group, variant, seed))
+
+
+def run_all(groups):
+    """Do what is not in the table yet, a run on each core."""
+    done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
+    jobs = {}
+    for group in groups:
+        for variant, seed, options, config in configs(group):
+            if (group, variant, seed) not in done:
+                jobs.setdefault((options, seed), (variant, seed, options, config))
+    for config in {(job[3].attr, job[3].size): job[3] for job in jobs.values()}.values():   # the judges, before all ask for them
+        train_data, _ = data.load(config.data, config.attr, config.size)
+        ev.call_judges(METRICS, train_data, "cpu", data.teller())
+    os.environ["OMP_NUM_THREADS"] = "1"                                         # two threads each would fight for the cores
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for n, future in enumerate(as_completed([pool.submit(work, job) for job in jobs.values()]), 1):
+            found, history = future.result()
+            keep(done, found, history)
+            print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}", flush=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures and tables
+
+PAPER = {"TRIP": (97.69, 0.0030, 10.19), "no L_rank": (9.73, 1.51e-5, 29), "no L_gan": (98.47, 0.0058, 78.08),
+         "lambda = 0": (55.7, 0.0011, 8.55), "CLS": (92.37, 0.0163, 11.33)}     # Table 2: AAS, SSIM score, FID
+
+
+def over_seeds(rows, name):
+    """variant -> the values of a column, a seed each; without the runs that diverged."""
+    values = defaultdict(list)
+    for row in rows:
+        values[row["variant"]] += [row[name]] if row[name] != "" else []
+    return values
+
+
+def level(rows):
+    """variant -> how far from 0 the ranker's outputs on generated pairs settled, mean of v = +1 and -1, a seed each."""
+    plus, minus = over_seeds(rows, "gen_plus"), over_seeds(rows, "gen_minus")
+    return {variant: (np.array(plus[variant]) - minus[variant]) / 2 for variant in plus}
+
+
+def fit_ratio(lams, levels):
+    """The a/b that makes 1 / (1 + lambda a / b) fit best, in the least squares. lams, levels: arrays of a length."""
+    return min(np.geomspace(0.01, 100, 4001), key=lambda ratio: ((1 / (1 + lams * ratio) - levels) ** 2).sum())
+
+
+def fig_claim(curves):
+    """Means of R on held-out real and generated pairs over training: mean and range of the seeds."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    rows = [row for row in curves if row["group"] == "claim"]
+    steps, seeds = sorted({row["step"] for row in rows}), {row["seed"] for row in rows}
+    for kind, label, style, target in (("real", "real, r", "--", 1), ("gen", "generated, v", "-", 0.5)):
+        for name, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
+            of = {(row["step"], row["seed"]): row[f"{kind}_{name}"] for row in rows}
+            means = np.array([[of[step, seed] for seed in seeds] for step in steps])
+            axes.plot(steps, means.mean(1), style, color=trip.COLOURS[name], label=f"{label} = {value}")
+            axes.fill_between(steps, means.min(1), means.max(1), color=trip.COLOURS[name], alpha=0.2, lw=0)
+        for u in (-target, target):
+            axes.axhline(u, color="black", lw=0.8, ls=":")
+    axes.set(xlabel="iteration", ylabel="mean of R, held-out pairs", ylim=(-1.7, 1.3), title=f"smile, 64 px: mean and range of {len(seeds)} seeds")
+    axes.legend(fontsize=8, ncols=2, loc="lower right")
+    return figure
+
+
+def fig_tug(rows, curves):
+    """The settled |R(x, G(x, +-1))| against lambda and against R's rate, with the prediction of the tug of war; and over time."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    by_lam, by_rate, over_time = figure.subplots(1, 3)
+    levels = level([row for row in rows if row["group"] == "lambda"])
+    lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
+    ratio, lam = fit_ratio(lams, means), np.linspace(0, 4, 200)
+    by_lam.plot(lam, 1 / (1 + lam * ratio), "k:", label=f"1 / (1 + {ratio:.2f} lambda)")
+    for variant, values in levels.items():
+        by_lam.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["plus"])
+    by_lam.set(xlabel="lambda", ylabel="|R(x, G(x, v))|, v = +-1", ylim=(0, 1.05), title="the weight of the rival term")
+    by_lam.legend(fontsize=8)
+    rates = np.geomspace(0.2, 5, 100)
+    by_rate.plot(rates, 1 / (1 + trip.Config.lam * ratio * rates), "k:", label="the same constant, times the rate")
+    for variant, values in level([row for row in rows if row["group"] == "rates"]).items():
+        by_rate.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["minus"])
+    by_rate.set(xlabel="R's learning rate, of the default's", xscale="log", xticks=[0.25, 0.5, 1, 2, 4], xticklabels=["1/4", "1/2", "1", "2", "4"],
+                ylim=(0, 1.05), title="the ranker's rate")
+    by_rate.minorticks_off()
+    by_rate.legend(fontsize=8)
+    for (variant, colour) in zip(GROUPS["time"][1], ev.PALETTE):
+        for seed in GROUPS["time"][0]:
+            line = [(row["step"], (row["gen_plus"] - row["gen_minus"]) / 2) for row in curves
+                    if (row["group"], row["variant"], row["seed"]) == ("time", variant, seed)]
+            if line:
+                over_time.plot(*zip(*line), color=colour, lw=1, label=variant if seed == 0 else None)
+    over_time.set(xlabel="iteration", ylim=(0, 1.05), title="over time")
+    over_time.legend(fontsize=8)
+    for axes in (by_lam, by_rate, over_time):
+        axes.axhline(0.5, color="black", lw=0.5)
+    return figure
+
+
+def fig_ablation():
+    """Fig. 9: the same two faces, redrawn by the first seed of each variant. None where a run is not in runs/study."""
+    _, test = data.load("faces", ("smile",), 32)
+    two = [torch.where(test.labels[:, 0] == has)[0][0] for has in (False, True)]
+    x, rows, names = data.as_float(test.images[two]), [], []
+    for variant, seed, options, config in list(configs("ablation"))[:len(GROUPS["ablation"][1])]:
+        folder = run_folder(options, seed)
+        if not (folder / "trip.pt").is_file():
+            return None
+        rows.append(trip.translate(trip.load(folder)[0], x, ev.SWEEP))
+        names.append(variant)
+    ys = torch.stack(rows, 1).flatten(0, 1)                                     # face by face, a variant in each row
+    figure = trip.draw_strips(x.repeat_interleave(len(rows), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
+    figure.axes[0].set_yticks([32 * (i + 0.5) for i in range(2 * len(rows))], names * 2)
+    return figure
+
+
+def cell(values, form):
+    """Mean and, of several seeds, the range: `0.51 (0.48 .. 0.55)`."""
+    if not values:
+        return "diverged"
+    low, mean, high = (format(u, form) for u in (min(values), np.mean(values), max(values)))
+    return mean if low == high else f"{mean} ({low} .. {high})"
+
+
+def markdown(header, rows):
+    return "\n".join(["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)])
+
+
+COMPARED = (("real_plus", "real +1", ".2f"), ("gen_plus", "generated +1", ".2f"), ("gen_minus", "-1", ".2f"), ("gen_zero_std", "std at 0", ".2f"),
+            ("recon_l1", "L1 at 0", ".3f"), ("aas", "AAS, %", ".0f"), ("true_spearman", "true rank correlation", ".2f"),
+            ("true_range", "true range", ".2f"), ("leakage", "leakage", ".3f"))
+
+
+def tables(rows):
+    """name -> a table of README, in Markdown."""
+    def of(group):
+        return [row for row in rows if row["group"] == group]
+
+    def compared(group, columns=COMPARED):
+        values = {name: over_seeds(of(group), name) for name, _, _ in columns}
+        return [[variant, *(cell(values[name][variant], form) for name, _, form in columns)]
+                for variant in dict.fromkeys(row["variant"] for row in of(group))]
+
+    claim = of("claim")
+    aims = (("pair_accuracy", ".3f", ">= 0.97", ""), ("real_plus", ".2f", "0.85 .. 1.10", "1"), ("real_zero", ".2f", "within 0.10", "0"),
+            ("real_minus", ".2f", "-1.10 .. -0.85", "-1"), ("gen_plus", ".2f", "0.40 .. 0.65", ".5"), ("gen_zero", ".2f", "within 0.10", "0"),
+            ("gen_minus", ".2f", "-0.65 .. -0.40", "-.5"), ("gen_zero_std", ".3f", "<= 0.10", ".042"), ("gen_plus_std", ".2f", "<= 0.20", ".159"),
+            ("gen_minus_std", ".2f", "<= 0.20", ".157"), ("recon_l1", ".3f", "<= 0.05", ""), ("ssim_score", ".4f", "<= 0.02", ".0030"),
+            ("aas", ".1f", ">= 97", "97.69"), ("frechet_resnet18", ".1f", "", "FID 10.19"), ("ranker_pearson", ".2f", ">= 0.85", ""),
+            ("true_spearman", ".2f", ">= 0.95", ""), ("true_linearity", ".2f", ">= 0.9", ""), ("true_range", ".2f", "", ""),
+            ("leakage", ".3f", "<= twice the next", ""), ("leakage_judge", ".3f", "", ""))
+    seeds = [str(int(row["seed"])) for row in claim]
+    made = {"claim": markdown(["", *(f"seed {seed}" for seed in seeds), "mean", "aim", "the paper"], [
+        [name, *(format(row[name], form) for row in claim), format(np.mean([row[name] for row in claim]), form), aim, paper]
+        for name, form, aim, paper in aims])} if claim else {}
+    columns = (("aas", "AAS, %", ".1f"), ("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"),
+               ("true_spearman", "true rank correlation", ".2f"), ("true_linearity", "linearity", ".2f"), ("true_range", "true range", ".2f"),
+               ("leakage", "leakage", ".3f"))
+    made["ablation"] = markdown(["", *(label for _, label, _ in columns), "paper: AAS, SSIM score, FID"],
+                                [line + [", ".join(f"{u:g}" for u in PAPER[line[0]])] for line in compared("ablation", columns)])
+    for group in ("robust", "matters"):
+        made[group] = markdown(["", *(label for _, label, _ in COMPARED)], compared(group))
+    levels = level(of("lambda"))
+    if levels:
+        lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
+        ratio = fit_ratio(lams, means)
+        made["lambda"] = markdown(["lambda", *levels], [
+            ["measured, mean of the seeds", *(f"{u:.2f}" for u in means)],
+            [f"predicted, a/b = {ratio:.2f}", *(f"{1 / (1 + lam * ratio):.2f}" for lam in lams)],
+            ["pair accuracy", *(cell(values, ".2f") for values in over_seeds(of("lambda"), "pair_accuracy").values())]])
+    return made
+
+
+def draw():
+    """The figures in assets, and the tables between README's marks <!-- study: NAME --> and <!-- end -->."""
+    rows, curves = read_table(RESULTS), read_table(CURVES)
+    order = {(group, variant): i for i, (group, variant) in enumerate((g, v) for g, (_, variants) in GROUPS.items() for v in variants)}
+    rows.sort(key=lambda row: (order.get((row["group"], row["variant"]), 999), row["seed"]))
+    figures = {"study_claim": fig_claim(curves), "study_tug": fig_tug(rows, curves), "study_ablation": fig_ablation()}
+    for name, figure in figures.items():
+        if figure:
+            figure.savefig(HERE / "assets" / f"{name}.png", dpi=100)
+    readme = HERE / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+
+
+def filled(text, made):
+    """The text with each table of `made` between its marks."""
+    for name, table in made.items():
+        text = re.sub(f"(<!-- study: {name} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text, flags=re.S)
+    return text
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP", help="some of " + ", ".join(GROUPS))
+    parser.add_argument("--draw", action="store_true", help="only draw what is there")
+    args = parser.parse_args(argv)
+    os.chdir(HERE)                                                              # the judges are kept in runs/judges
+    if not args.draw:
+        run_all(args.groups or GROUPS)
+    draw()
+
+
+if __name__ == "__main__":
+    main()
