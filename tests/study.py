@@ -1,13 +1,13 @@
 """The evidence: does TRIP do what the paper says, when does it not, and which choices matter? Drawn faces, the true strength known.
 
     python tests/study.py                     everything, on all cores; it goes on where it stopped
-    python tests/study.py ablation lambda     some of the groups: claim, ablation, lambda, rates, time, robust, matters
+    python tests/study.py ablation lambda     some of the groups: claim, ablation, lambda, rates, time, robust, heads, matters
     python tests/study.py claim --seeds 0     one run of it
     python tests/study.py --draw              no training: the figures and README's tables from the results that are there
 
 A run is a line of assets/study.csv: what was changed against the default, the measurements of trip.py (last fifth of the
 iterations) and of eval.py (1,000 held-out faces, final weights). assets/study_curves.csv has the means of R over the iterations of
-the groups claim and time. To do a run anew, delete its line. The runs themselves are kept in runs/study.
+the groups claim and time; a line of two attributes has their mean. To do a run anew, delete its line. The runs themselves are kept in runs/study.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import trip  # noqa: E402
 RESULTS, CURVES = HERE / "assets" / "study.csv", HERE / "assets" / "study_curves.csv"
 RUNS = HERE / "runs" / "study"
 SMALL = dict(size=32, steps=900, warmup=150, measure_every=18, shift=2)         # all groups but claim: 32 px, half the iterations
+TWO = dict(attr=("smile", "mouth_open"))
 RATE, METRICS = trip.Config.lr_r, ev.METRICS
 
 # group -> seeds, and variant -> what it changes; the first variant of a group is the default unless it says otherwise
@@ -55,6 +56,7 @@ GROUPS = {
                            "batch statistics to the end": SMALL | dict(freeze_from=1.0), "R sees unshifted pictures": SMALL | dict(shift=0),
                            "no limit on gradients": SMALL | dict(clip=0.0), "no ties": SMALL | dict(ties=0.0),
                            "no cycle loss": SMALL | dict(lam_c=0.0), "two stride-2 layers in G": SMALL | dict(g_down=2)}),
+    "heads": (range(2), {"one head, two outputs": SMALL | TWO, "a head for each": SMALL | TWO}),
 }
 
 
@@ -87,8 +89,22 @@ def linear_rate(run):                                                           
     c.lr_r = RATE / min(1, (c.steps - run.step) / (c.steps * (1 - c.decay_from))) if run.step < c.steps else RATE
 
 
+class Heads(torch.nn.ModuleList):
+    """A rank head for each attribute (Sec. 3.5) in place of one with K outputs (Table 4)."""
+    def forward(self, difference):
+        return torch.cat([head(difference) for head in self], 1)
+
+
+def separate_heads(run):
+    if run.step == 0:
+        c = run.config
+        run.R.rank_head = Heads(trip.Ranker(1, c.r_width, c.size).rank_head for _ in c.attr).to(memory_format=torch.channels_last)
+        run.opt_r = torch.optim.Adam(run.R.parameters(), c.lr_r, betas=(c.beta1, c.beta2))
+
+
 # what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
 PATCHES = {"PyTorch's first weights in R": (" and R's convolutions as PyTorch makes them", first_weights),
+           "a head for each": (" and a rank head for each attribute", separate_heads),
            "no identity loss after it": (" and --lam_id 0 after the pretraining", no_identity),
            "both rates fall linearly": (" and R's rate falling like G's", linear_rate)}
 
@@ -110,12 +126,12 @@ def work(job):
     out = run_folder(options, seed)
     out.mkdir(parents=True, exist_ok=True)
     trip.save(run, out)
-    x, sweep = data.as_float(test_data.images[:8]), ev.SWEEP
-    trip.draw_strips(x, trip.translate(run.G, x, sweep), [f"{u:+.1f}" for u in sweep], f"{variant}: v =").savefig(out / "samples.png")
-    summary = trip.summarise(run)
+    trip.report(run, out, test_data)
+    summary = {name: np.mean(value) if isinstance(value, list) else value for name, value in trip.summarise(run).items()}
     test_data = test_data if config.size > 32 else test_data[torch.arange(500)]
-    result, = ev.assess(run, test_data, ev.call_judges(METRICS, train_data, "cpu", lambda text: None), METRICS, variant)
-    return {"options": options, "seed": seed, "remark": ""} | summary | result.scores, run.history
+    results = ev.assess(run, test_data, ev.call_judges(METRICS, train_data, "cpu", lambda text: None), METRICS, variant)
+    scores = {name: np.mean([result.scores[name] for result in results]) for name in results[0].scores if name in COLUMNS}
+    return {"options": options, "seed": seed, "remark": ""} | summary | scores, run.history
 
 
 COLUMNS = ["group", "variant", "seed", "size", "steps", "options", "pair_accuracy", "real_plus", "real_zero", "real_minus", "gen_plus",
@@ -329,7 +345,7 @@ def tables(rows):
                ("leakage", "leakage", ".3f"))
     made["ablation"] = markdown(["", *(label for _, label, _ in columns), "paper: AAS, SSIM score, FID"],
                                 [line + [", ".join(f"{u:g}" for u in PAPER[line[0]])] for line in compared("ablation", columns)])
-    for group in ("robust", "matters"):
+    for group in ("robust", "heads", "matters"):
         made[group] = markdown(["", *(label for _, label, _ in COMPARED)], compared(group))
     levels = level(of("lambda"))
     if levels:
