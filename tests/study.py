@@ -7,7 +7,7 @@
 
 A run is a line of assets/study.csv: what was changed against the default, the measurements of trip.py (last fifth of the
 iterations) and of eval.py (1,000 held-out faces, final weights). assets/study_curves.csv has the means of R over the iterations of
-the groups claim and time; a line of two attributes has their mean. To do a run anew, delete its line. The runs themselves are kept in runs/study.
+the groups claim, ablation and time; a line of two attributes has their mean. To do a run anew, delete its line. The runs themselves are kept in runs/study.
 """
 
 import argparse
@@ -170,7 +170,7 @@ def keep(done, found, history):
             if (options, seed) == (found["options"], found["seed"]) and (group, variant, seed) not in done:
                 line = {"group": group, "variant": variant, "size": config.size, "steps": config.steps}
                 append(RESULTS, COLUMNS, [found | line])
-                if group in ("claim", "time"):
+                if group in ("claim", "ablation", "time"):
                     means = [{"step": h["step"], **{name: h[name][0] for name in MEANS}} for h in history]
                     append(CURVES, ["group", "variant", "seed", "step", *MEANS], [line | {"seed": seed} | h for h in means])
                 done.add((group, variant, seed))
