@@ -635,15 +635,15 @@ def load(out, device="cpu"):
     return run.G.eval(), run.R.eval(), run.config
 
 
-def flat(row, attr):
+def columns(row, attr):
     """A record as columns: for several attributes, real_plus -> real_plus.smile, real_plus.frown, ..."""
-    columns = {}
+    cells = {}
     for name, value in row.items():
         if isinstance(value, list):
-            columns |= {name if len(attr) == 1 else f"{name}.{a}": u for a, u in zip(attr, value)}
+            cells |= {name if len(attr) == 1 else f"{name}.{a}": u for a, u in zip(attr, value)}
         else:
-            columns[name] = value
-    return columns
+            cells[name] = value
+    return cells
 
 
 FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png", "summary.json",
@@ -654,7 +654,7 @@ FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "s
 def report(run, out, test_data):
     """Write what a person looks at: history.csv, ranker.npz, ranker.png, samples.png and, of a finished run, summary.json."""
     attr = run.config.attr
-    rows = [flat(row, attr) for row in run.history]
+    rows = [columns(row, attr) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
@@ -735,10 +735,10 @@ def parse(argv):
                      "the values in brackets (our guesses where there are none), for a GPU; an option given beside it counts more")
     job.add_argument("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
     job.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps ... (default: auto, the first there is of cuda, mps, cpu)")
-    again = job.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    again.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
-    again.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE",
+    mode = job.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    mode.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
+    mode.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE",
                      help="don't train: apply the run in --out to these pictures, and write edit.png there")
     job.add_argument("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
                      "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
@@ -890,9 +890,9 @@ def train_command(run, args, out):
         for path in [path for pattern in FILES for path in out.glob(pattern)]:
             path.unlink()
     start = f"torchrun --nproc-per-node {dist.get_world_size()}" if dist.is_initialized() else "python"
-    again = f"{start} trip.py --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
+    to_go_on = f"{start} trip.py --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume"
     if args.device != "auto":
-        again += f" --device {args.device}"
+        to_go_on += f" --device {args.device}"
     speed_up(run)
     if first:
         print(f"{c.data}: {len(train_data)} training and {len(test_data)} test pictures, {' '.join(c.attr)}; {run.device.type}; "
@@ -922,7 +922,7 @@ def train_command(run, args, out):
                     report(run, out, test_data)
             if stopping and run.step < c.steps:
                 if first:
-                    print(f"stopped and saved at iteration {run.step}; to go on: {again}")
+                    print(f"stopped and saved at iteration {run.step}; to go on: {to_go_on}")
                 return 130
     except Diverged as error:
         print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller --lr_g or --lr_r "
