@@ -57,7 +57,7 @@ def grades(config, reports):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    reports = {report.nodeid.split("[")[1][:-1]: report for outcome in ("passed", "failed", "error")
+    reports = {report.nodeid.split("-")[-1][:-1]: report for outcome in ("passed", "failed", "error")
                for report in terminalreporter.stats.get(outcome, []) if "test_grade.py::test_grade[" in report.nodeid}
     if not reports and not config.getoption("--grades"):
         return
