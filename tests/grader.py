@@ -83,6 +83,7 @@ def work(pipe):
     for standard in (0, 1, 2):                               # input() fails instead of waiting
         os.dup2(nowhere, standard)
     modules, file = {}, None
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()     # the first one takes seconds, which no submission should pay for
     pipe.recv_bytes()
     pipe.send_bytes(b"null")
     while True:

@@ -78,12 +78,15 @@ def expect(given, expected, case, classics=None):
 
 
 def expect_loss(loss, inputs, expected, classics=None):
-    """loss(*inputs) must be `expected` and carry a gradient. inputs: {name: list, for a tensor, or number}."""
+    """loss(*inputs) must be `expected` and carry a gradient to what the networks gave. inputs: {name: list, or a number}."""
     case = ", ".join(f"{name} = {value}" for name, value in inputs.items())
-    given = loss(*(torch.tensor(value, requires_grad=True).clone() if isinstance(value, list) else value for value in inputs.values()))
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in inputs.items() if isinstance(value, list)}
+    given = loss(*(tensors[name].clone() if name in tensors else value for name, value in inputs.items()))
     expect(given, expected, case, classics)
-    if not given.requires_grad:
-        wrong(case, "a loss with a gradient", "one without", ["a detach or no_grad that does not belong there"])
+    for name in {"real", "fake", "back"} & set(tensors):
+        if not given.requires_grad or torch.autograd.grad(given, tensors[name], retain_graph=True, allow_unused=True)[0] is None:
+            wrong(case, f"a loss with a gradient by {name}", "one without: no player would learn from it",
+                  ["a detach, item() or no_grad that does not belong there"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -252,14 +255,14 @@ def eq_5a_scores_real_pairs_as_their_label_r(trip):
     expect_loss(trip.ranker_rank_loss, dict(real=[[0.5], [-2.0]], r=[[1.0], [-1.0]], fake=[[0.0], [0.0]], lam=0.5), 0.625,
                 {"the sign of r turned round": 5.625, "0 as the target of real pairs": 2.125, "1 as the target of all real pairs": 4.625,
                  "a sum over the batch where its mean belongs": 1.25, "a difference that is not squared": 0.75,
-                 "lambda on the wrong term": 0.3125})
+                 "lambda on the wrong term": 0.3125, "r as the target of generated pairs, too": 1.125})
 
 
 @grades("trip.ranker_rank_loss")
 def eq_5a_scores_generated_pairs_as_0_with_weight_lambda(trip):
     # 0.3 * (4 + 16) / 2
-    expect_loss(trip.ranker_rank_loss, dict(real=[[1.0], [-1.0]], r=[[1.0], [-1.0]], fake=[[2.0], [-4.0]], lam=0.3), 3.0,
-                {"lambda left out": 10.0, "lambda on the wrong term": 10.0, "r as the target of generated pairs (it is 0)": 1.5,
+    expect_loss(trip.ranker_rank_loss, dict(real=[[0.0], [0.0]], r=[[0.0], [0.0]], fake=[[2.0], [-4.0]], lam=0.3), 3.0,
+                {"lambda left out": 10.0, "lambda on the wrong term": 10.0,
                  "1 as the target of generated pairs (it is 0)": 3.9, "a wrong sign of the rival term": -3.0,
                  "1 - lambda as its weight": 7.0, "generated pairs left out": 0.0,
                  "a sum over the batch where its mean belongs": 6.0, "a number that is not squared": 0.9})
@@ -268,7 +271,7 @@ def eq_5a_scores_generated_pairs_as_0_with_weight_lambda(trip):
 @grades("trip.ranker_rank_loss")
 def eq_7a_sums_over_the_K_attributes_and_averages_over_the_pairs(trip):
     # one real pair: 1 + 4; two generated pairs: 0.1 * (1 + 9 + 0 + 4) / 2
-    expect_loss(trip.ranker_rank_loss, dict(real=[[0.0, 3.0]], r=[[1.0, 1.0]], fake=[[1.0, 3.0], [0.0, 2.0]], lam=0.1), 5.7,
+    expect_loss(trip.ranker_rank_loss, dict(real=[[1.0, 2.0]], r=[[0.0, 0.0]], fake=[[1.0, 3.0], [0.0, 2.0]], lam=0.1), 5.7,
                 {"a mean over the K attributes where their sum belongs": 2.85, "a sum over the batch where its mean belongs": 6.4,
                  "a mean over the K attributes of the real pairs where their sum belongs": 3.2,
                  "a mean over the K attributes of the generated pairs where their sum belongs": 5.35})

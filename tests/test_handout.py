@@ -30,7 +30,7 @@ FAULTS = [
     ("trip.SwitchNorm.forward", "self.var_weights.softmax(0)", "self.mean_weights.softmax(0)", "means' weights used for the variances"),
     ("trip.SwitchNorm.forward", "self.mean_weights.softmax(0), self.var_weights.softmax(0)", "self.mean_weights, self.var_weights", "softmax"),
     ("trip.SwitchNorm.forward", "if self.training:", "if True:", "as in training"),
-    ("trip.SwitchNorm.forward", "self.bias - mean * scale", "self.bias", "not taken off"),
+    ("trip.SwitchNorm.forward", "self.bias - mean", "self.bias - 0 * mean", "not taken off"),
     ("trip.SwitchNorm.forward", ".rsqrt()", ".reciprocal()", "not by its root"),
     ("trip.SwitchNorm.forward", "self.weight * ", "", "scale left out"),
     ("trip.Ranker.rank", "fy - fx", "fx - fy", "sign turned round"),
@@ -45,7 +45,7 @@ FAULTS = [
     ("trip.ranker_rank_loss", "(fake ** 2).sum(1)", "(fake ** 2)", "mean over the K attributes of the generated pairs"),
     ("trip.ranker_rank_loss", "fake ** 2", "(fake - 1) ** 2", "1 as the target of generated pairs"),
     ("trip.ranker_rank_loss", "+ lam", "- lam", "wrong sign of the rival term"),
-    ("trip.ranker_rank_loss", "(fake ** 2)", "(fake.detach() ** 2)", ""),
+    ("trip.ranker_rank_loss", "(fake ** 2)", "(fake.detach() ** 2)", "detach"),
     ("trip.generator_rank_loss", "fake - v", "fake + v", "sign of v"),
     ("trip.generator_rank_loss", "fake - v", "fake - v.sign()", "as in Eq. 3"),
     ("trip.generator_rank_loss", "(fake - v)", "fake", "the ranker's"),
@@ -133,6 +133,9 @@ def failed(wrong):
     return {test_grade.CHECKS[name].function for name in wrong}
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The proof
+
 def test_an_untouched_copy_gets_full_points(grade, tmp_path):
     assert grade(submit(tmp_path / "copy")) == {}
 
@@ -150,3 +153,193 @@ def test_planted_faults_are_found_by_the_tests_of_their_function_and_no_other(gr
     assert len(FAULTS) >= 40 and len(missed) <= 0.05 * len(FAULTS), missed
     assert {fault[0] for fault in FAULTS} == set(test_grade.GRADED)
     assert not untold, untold
+
+
+@pytest.mark.parametrize("function", test_grade.GRADED)
+def test_no_test_leans_on_another_function_than_its_own(function, grade, tmp_path):
+    """All graded functions but one are missing: its tests pass."""
+    path = submit(tmp_path / "one")
+    for module, text in SOURCES.items():
+        names = [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(module) and name != function]
+        path.with_name(f"{module}.py").write_text(handout.emptied(text, names), encoding="utf-8")
+    wrong = grade(path)
+    assert failed(wrong) == set(test_grade.GRADED) - {function}
+    assert all("not done yet" in message for message in wrong.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The handout
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    out = tmp_path_factory.mktemp("handout") / "out"
+    assert handout.main([str(out)]) == 0
+    return out
+
+
+def test_the_handout_has_what_a_student_needs(copy):
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert files - {"walkthrough.ipynb"} == {
+        "trip.py", "data.py", "eval.py", "requirements.txt", "LICENSE", "ASSIGNMENT.md", "tests/conftest.py", "tests/grader.py",
+        "tests/pytest.ini", "tests/requirements.txt", "tests/test_grade.py"}
+    assert ("walkthrough.ipynb" in files) == (ROOT / "walkthrough.ipynb").is_file()
+    for same in ("eval.py", "requirements.txt", "LICENSE", "tests/test_grade.py"):
+        assert (copy / same).read_text(encoding="utf-8") == (ROOT / same).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_bodies_of_the_graded_functions_are_gone(module, copy):
+    text = (copy / f"{module}.py").read_text(encoding="utf-8")
+    for name in [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(f"{module}.")]:
+        hole = body_of(text, name)
+        assert hole.strip().startswith("raise NotImplementedError(") and hole.count("\n") == 1 and text.count(hole) == 1
+        text = text.replace(hole, body_of(SOURCES[module], name))
+    assert text == SOURCES[module]
+
+
+def test_the_exception_names_the_equation(copy):
+    text = (copy / "trip.py").read_text(encoding="utf-8")
+    assert 'raise NotImplementedError("Eq. 5a (7a): score real pairs as their label r' in text
+    assert 'raise NotImplementedError("Eq. 6b: D(G(x, v)) should be 1")' in text
+    assert 'raise NotImplementedError("Switchable normalisation (Luo et al. 2019' in text
+
+
+def test_the_handout_holds_no_solution(copy):
+    texts = {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*") if path.is_file()}
+    texts["trip.py"] = texts["trip.py"].split("# Measuring, on held-out pictures")[0].split("def train(")[0]  # (which calls the steps)
+    for function in test_grade.GRADED:
+        module, name = function.split(".", 1)
+        for line in body_of(SOURCES[module], name).splitlines():
+            code = line.split("  #")[0].strip().removeprefix("return ")
+            if len(code) > 15:
+                assert not [file for file, text in texts.items() if code in text], (function, code)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_function_can_be_chosen(module):
+    names = list(handout.functions(SOURCES[module]))
+    text = handout.emptied(SOURCES[module], names)
+    compile(text, module, "exec")
+    assert len(names) > 20 and text.count("raise NotImplementedError(") == len(names)
+    assert list(handout.functions(text)) == names
+
+
+def test_comments_before_the_first_line_go_too_and_all_else_stays():
+    source = 'class A:\n    """About A. More."""\n\n    def f(self):\n        # a hint\n\n        return 1      # 1\n    # of A\n\n\nx = 1\n'
+    assert handout.emptied(source, ["A.f"]) == (
+        'class A:\n    """About A. More."""\n\n    def f(self):\n        raise NotImplementedError("About A")\n    # of A\n\n\nx = 1\n')
+
+
+def test_ones_own_selection(tmp_path):
+    out = tmp_path / "out"
+    assert handout.main([str(out), "--functions", "cls_target", "data.as_float", "trip.l1"]) == 0
+    assert 'GRADED = ["trip.cls_target",\n          "data.as_float",\n          "trip.l1"]' in (out / "tests" / "test_grade.py").read_text(encoding="utf-8")
+    assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
+    page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
+    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| no test |" in page and "| total | 1 |" in page
+
+
+def test_the_notebook_loses_solutions_and_outputs():
+    cells = [{"cell_type": "code", "metadata": {"tags": ["solution"]}, "outputs": [], "execution_count": 1, "source": ["secret"]},
+             {"cell_type": "code", "metadata": {}, "outputs": [{"text": "told"}], "execution_count": 2, "source": ["x = 1"]},
+             {"cell_type": "markdown", "metadata": {}, "source": ["ü"]}]
+    text = handout.without_solutions(json.dumps({"cells": cells, "nbformat": 4}))
+    assert "secret" not in text and "told" not in text
+    assert json.loads(text) == {"cells": [cells[1] | {"outputs": [], "execution_count": None}, cells[2]], "nbformat": 4}
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ([], "OUT"),
+    (["{there}"], "there already"),
+    (["{new}", "--functions", "rankr_step"], "did you mean ranker_step"),
+    (["{new}", "--functions", "SwitchNorm"], "SwitchNorm.forward"),
+    (["{new}", "--functions", "load"], "trip.load or data.load"),
+    (["{new}", "--function"], "--function"),
+    (["{there}/file/below"], "file"),
+])
+def test_wrong_arguments_get_one_line_and_exit_code_2_and_write_nothing(arguments, says, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    assert handout.main([part.format(there=tmp_path / "there", new=tmp_path / "new") for part in arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A submission cannot hang or break the grader
+
+def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
+    path = submit(tmp_path / "wild",
+                  ("trip.Ranker.rank", "return ", "import sys; sys.exit(0)\n        return "),
+                  ("trip.Ranker.critic", "return ", "print('x' * 10 ** 7); input()\n        return "),
+                  ("trip.ranker_rank_loss", ".sum(1).mean() + lam * (fake ** 2).sum(1).mean()", " + lam * fake"),
+                  ("trip.ranker_gan_loss", "return ", "import os; os._exit(0)\n    return "),
+                  ("trip.generator_gan_loss", "return ", "print('a hint'); torch.set_grad_enabled(False); return 0\n    return "),
+                  ("trip.cycle_loss", "return ", "while True: pass\n    return "))
+    wrong = grade(path, limit=3)
+    said = {test_grade.CHECKS[name].function: message for name, message in wrong.items()}
+    assert set(said) == {"trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss", "trip.ranker_gan_loss",
+                         "trip.generator_gan_loss", "trip.cycle_loss"}
+    assert "SystemExit" in said["trip.Ranker.rank"]
+    assert "EOFError" in said["trip.Ranker.critic"] or "OSError" in said["trip.Ranker.critic"]
+    assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
+    assert "exit code 0" in said["trip.ranker_gan_loss"]
+    assert "a tensor" in said["trip.generator_gan_loss"] and "printed   a hint" in said["trip.generator_gan_loss"]
+    assert "stopped after 3 seconds" in said["trip.cycle_loss"]
+    assert not list(path.parent.glob("__pycache__"))
+
+
+@pytest.mark.parametrize("text, says", [
+    ("def (:", "SyntaxError"), ("import nonesuch", "nonesuch"), ("raise SystemExit", "SystemExit"), ("import os; os._exit(3)", "exit code 3"),
+    ("while True: pass", "stopped after"), ("", "AttributeError")])
+def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
+    monkeypatch.setattr(grader, "IMPORT", 3)
+    path = submit(tmp_path / "broken")
+    path.write_text(text)
+    wrong = grade(path)
+    assert failed(wrong) == set(test_grade.EQUATIONS) - {"data.pair_labels"}    # data.py is another file
+    assert all(says in message for message in wrong.values())
+
+
+def test_data_py_may_be_missing(grade, tmp_path):
+    path = submit(tmp_path / "part")
+    path.with_name("data.py").unlink()
+    wrong = grade(path)
+    assert failed(wrong) == {"data.pair_labels"} and "was not handed in" in list(wrong.values())[0]
+
+
+def pytest_in(folder, *arguments):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=folder, capture_output=True,
+                          text=True, env=environment)
+
+
+def test_the_command_that_grades_and_its_json(tmp_path):
+    path = submit(tmp_path / "anna", ("trip.ranker_rank_loss", "real - r", "real + r"))
+    for trap in ("conftest.py", "test_grade.py", "tests/conftest.py"):              # what pytest or Python might take for their own
+        (path.parent / trap).parent.mkdir(exist_ok=True)
+        (path.parent / trap).write_text("raise SystemExit")
+    (path.parent / "pytest.ini").write_text("[pytest]\naddopts = --collect-only")
+    done = pytest_in(ROOT, "tests", "--trip", str(path.parent), "--grades", str(tmp_path / "grades.json"))
+    total = sum(check.points for check in test_grade.CHECKS.values() if check.function in test_grade.GRADED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "sign of r turned round" in done.stdout and f"{total - 1:3} of {total}" in done.stdout
+    grades = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))
+    assert (grades["points"], grades["of"]) == (total - 1, total)
+    assert [row["function"] for row in grades["functions"] if not row["passed"]] == ["trip.ranker_rank_loss"]
+    row = grades["functions"][4]
+    assert row["equation"] == "Eq. 5a" and [test["passed"] for test in row["tests"]] == [False, True, True]
+    assert "input" in row["tests"][0]["message"] and row["tests"][1]["message"] == ""
+
+
+def test_a_path_without_a_trip_py_is_one_line(tmp_path):
+    done = pytest_in(ROOT, "tests", "--trip", str(tmp_path))
+    assert done.returncode == 4 and done.stderr.strip().count("\n") == 0 and str(tmp_path) in done.stderr
+
+
+def test_the_handout_can_be_worked_with(copy):
+    """A student's first command: all tests fail, each says what is to be done."""
+    done = pytest_in(copy)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not done yet: Eq. 5a (7a): score real pairs" in done.stdout and "  0 of " in done.stdout and "error" not in done.stderr
