@@ -11,7 +11,7 @@ def pytest_addoption(parser, pluginmanager):
     group = parser.getgroup("grading")
     group.addoption("--trip", metavar="PATH", help="grade this trip.py, or the one in this folder; no other tests are run")
     group.addoption("--grades", metavar="FILE", help="write the grades as JSON")
-    pluginmanager._noconftest = True                         # (pytest would run a conftest.py that lies beside the submission)
+    pluginmanager._noconftest = True                         # (pytest would run a conftest.py beside the submission)
 
 
 def submission(config):
@@ -20,8 +20,11 @@ def submission(config):
 
 
 def pytest_configure(config):
+    file = config.getoption("--grades")
+    if file and not Path(file).resolve().parent.is_dir():
+        raise pytest.UsageError(f"--grades {file}: there is no such folder")
     if not submission(config).is_file():
-        raise pytest.UsageError(f"--trip {config.getoption('--trip')}: no trip.py there; give a student's trip.py or its folder")
+        raise pytest.UsageError(f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -64,8 +67,8 @@ def pytest_terminal_summary(terminalreporter, config):
     found = grades(config, reports)
     terminalreporter.section(f"points of {found['submission']}")
     for row in found["functions"]:
-        terminalreporter.write_line(f"{row['equation']:16}{row['function']:28}{'passed' if row['passed'] else 'not passed':12}"
+        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{'passed' if row['passed'] else 'not passed':12}"
                                     f"{row['points']:3} of {row['of']}")
-    terminalreporter.write_line(f"{'total':56}{found['points']:3} of {found['of']}")
+    terminalreporter.write_line(f"{'total':58}{found['points']:3} of {found['of']}")
     if config.getoption("--grades"):
         Path(config.getoption("--grades")).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-START, IMPORT, CHECK = 300, 60, 10                           # seconds for PyTorch to start, for importing a submission, for a check
+START, IMPORT, CHECK = 300, 60, 10                           # seconds: PyTorch's start, a submission's import, a check
 
 
 class Grader:
@@ -83,7 +83,7 @@ def work(pipe):
     for standard in (0, 1, 2):                               # input() fails instead of waiting
         os.dup2(nowhere, standard)
     modules, file = {}, None
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()     # the first one takes seconds, which no submission should pay for
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])    # the first one takes seconds, not to be paid by a submission
     pipe.recv_bytes()
     pipe.send_bytes(b"null")
     while True:
@@ -121,7 +121,7 @@ def load(file, own):
     importlib.invalidate_caches()
     for name in ("trip", "data", "eval"):
         sys.modules.pop(name, None)
-    sys.path[:] = [*own, str(file.parent), str(ROOT)]
+    sys.path[:] = [str(file.parent), str(ROOT), *own]
     spec = importlib.util.spec_from_file_location(file.stem if file.stem == "data" else "trip", file)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -15,6 +15,9 @@ import sys
 from difflib import get_close_matches
 from pathlib import Path
 
+import grader
+import test_grade
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/grader.py", "tests/pytest.ini"]
@@ -26,7 +29,7 @@ class HandoutError(ValueError):
 
 
 def functions(source):
-    """{name: ast node} of the functions and methods (Class.method) of a source text, with their class's docstring as .about."""
+    """{name: ast node} of the functions and methods (Class.method) of a source text; .about: the docstring, or the class's."""
     found = {}
     for node in ast.parse(source).body:
         for part in node.body if isinstance(node, ast.ClassDef) else [node]:
@@ -43,7 +46,7 @@ def headline(node):
 
 
 def emptied(source, names):
-    """The source text with other bodies for these functions: raise NotImplementedError. Not a character changes elsewhere."""
+    """The source text with `raise NotImplementedError` as the body of these functions. Not a character changes elsewhere."""
     lines = source.splitlines(keepends=True)
     nodes = functions(source)
     for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
@@ -67,8 +70,8 @@ def choose(names, sources):
     for name in names:
         found = [full for full in known if name in (full, full.split(".", 1)[1])]
         if not found:
-            near = get_close_matches(name, [n for full in known for n in (full, full.split(".", 1)[1])], 3, 0.4)
-            raise HandoutError(f"no function {name!r} in trip.py or data.py" + (f"; did you mean {', '.join(near)}?" if near else ""))
+            near = get_close_matches(name, [full.split(".", 1)[1] for full in known], 3, 0.4)
+            raise HandoutError(f"no function {name!r} in trip.py or data.py; did you mean {', '.join(near) or 'another'}?")
         if len(found) > 1:
             raise HandoutError(f"{name!r} is in both files: type {' or '.join(found)}")
         if found[0] not in chosen:
@@ -89,13 +92,14 @@ def without_solutions(notebook):
 def graded(source, names):
     """The text of test_grade.py with these functions as GRADED."""
     node, = (n for n in ast.parse(source).body if isinstance(n, ast.Assign) and n.targets[0].id == "GRADED")
-    return source.replace(ast.get_source_segment(source, node), "GRADED = [" + ",\n          ".join(map(json.dumps, names)) + "]")
+    return source.replace(ast.get_source_segment(source, node),
+                          "GRADED = [" + ",\n          ".join(map(json.dumps, names)) + "]")
 
 
 PAGE = """# Assignment
 
-In `trip.py` and `data.py` the bodies of these functions are missing; each says what it has to do in its docstring. Write them, best in this
-order: each can be written and tested without the others.
+The bodies of these functions of `trip.py` and `data.py` are missing; each says in its docstring what it has to do. Write them, best
+in this order. Each can be written and tested without the others.
 
 | | function | what it does | points |
 | --- | --- | --- | --- |
@@ -105,26 +109,34 @@ order: each can be written and tested without the others.
 ## How
 
     pip install -r requirements.txt -r tests/requirements.txt       # once; Python 3.10 or newer
-    python -m pytest                                                # all tests, and your points
-    python -m pytest -k {first}{space}# those of one function: a part of their names
+    python -m pytest                                                # all tests, then your points
+    python -m pytest -k {first}{space}# the tests of one function
 
-1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read the file from the top to where it says `Files of a run`.
-2. Replace a `raise NotImplementedError(...)` by the function's body. Names and arguments of functions stay as they are: the tests use them.
-3. Run the tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that looks like.
-4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and writes pictures and figures to `runs/smile`.
+1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to where it says "Measuring".
+2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
+3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that looks
+   like. What your function prints is shown, too.
+4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes, and draws what it learned in `runs/smile`.
 
-## Rules of the grading
+## What counts
 
-- Each test tries one function alone, on numbers that you can follow by hand, and its points count on their own.
-- `ranker_step` and `generator_step` call the losses above them by their names, with weights from `run.config`, and return the weighted losses
-  in a dict; their tests put stand-ins in the losses' places, so that repeating a formula there counts as wrong.
-- A test that takes longer than {limit} seconds is stopped and counts as wrong; so do exceptions, results of another shape, and `exit`.
-- Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, the same tests as you have.
+{steps}- Each test tries one function alone, on numbers that you can follow by hand, and counts on its own.
+- A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape, and `exit`.
+- Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests that you have.
+"""
+
+STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written out there fails),
+weigh them by settings of `run.config`, and return them in a dict:
+
+| step | returns | which is |
+| --- | --- | --- |
+{rows}
+
 """
 
 
-def page(names, sources, checks, limit):
-    """The text of ASSIGNMENT.md. checks: those of test_grade.py."""
+def page(names, sources, checks, returned, limit):
+    """The text of ASSIGNMENT.md. checks: those of test_grade.py; returned: {step: the losses that it returns}."""
     rows, total = [], 0
     for i, name in enumerate(names, 1):
         module, function = name.split(".", 1)
@@ -132,15 +144,15 @@ def page(names, sources, checks, limit):
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
         rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
         total += points
-    first = names[0].split(".")[-1]
-    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 43 - len(first)), limit=limit)
+    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}` |" for step, losses in returned.items()
+             if f"trip.{step}" in names for name, (function, weight) in losses.items()]
+    first = names[0].split(".", 1)[1]
+    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 40 - len(first)), limit=limit,
+                       steps=STEPS.format(rows="\n".join(steps)) if steps else "")
 
 
 def write(out, names=None):
-    """Write the handout to the new folder `out`. names: of the functions to be written by students; None: the default set."""
-    sys.path.insert(0, str(HERE))
-    import grader
-    import test_grade
+    """Write the handout to the new folder `out`. names: of the functions that students write; None: the default set."""
     sources = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
     chosen = choose(names or test_grade.GRADED, sources)
     tests = (HERE / "test_grade.py").read_text(encoding="utf-8")
@@ -148,7 +160,8 @@ def write(out, names=None):
              for module, source in sources.items()}
     texts["tests/test_grade.py"] = graded(tests, chosen) if names else tests
     texts["tests/requirements.txt"] = "pytest>=7.4\n"
-    texts["ASSIGNMENT.md"] = page(chosen, sources, test_grade.CHECKS.values(), grader.CHECK)
+    texts["ASSIGNMENT.md"] = page(chosen, sources, test_grade.CHECKS.values(), {
+        "ranker_step": test_grade.RANKER_LOSSES, "generator_step": test_grade.GENERATOR_LOSSES}, grader.CHECK)
     if (ROOT / NOTEBOOK).is_file():
         texts[NOTEBOOK] = without_solutions((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
     try:
@@ -172,7 +185,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv=None):
     parser = Parser(prog="tests/handout.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    parser.add_argument("--functions", nargs="+", metavar="NAME", help="functions to be written, in the order of work (default: see ASSIGNMENT.md)")
+    parser.add_argument("--functions", nargs="+", metavar="NAME",
+                        help=f"what students write, in this order (default: {', '.join(test_grade.GRADED)})")
     try:
         args = parser.parse_args(argv)
         write(args.out, args.functions)
