@@ -29,7 +29,7 @@ class HandoutError(ValueError):
 
 
 def functions(source):
-    """{name: ast node} of the functions and methods (Class.method) of a source text; .about: the docstring, or the class's."""
+    """{name: ast node} of the functions and methods (Class.method) of a text; .about: the docstring, or the class's."""
     found = {}
     for node in ast.parse(source).body:
         for part in node.body if isinstance(node, ast.ClassDef) else [node]:
@@ -98,8 +98,8 @@ def graded(source, names):
 
 PAGE = """# Assignment
 
-The bodies of these functions of `trip.py` and `data.py` are missing; each says in its docstring what it has to do. Write them, best
-in this order. Each can be written and tested without the others.
+The bodies of these functions are missing; each says in its docstring what it has to do. Write them, best in this order. Each can
+be written and tested without the others.
 
 | | function | what it does | points |
 | --- | --- | --- | --- |
@@ -114,9 +114,9 @@ in this order. Each can be written and tested without the others.
 
 1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to where it says "Measuring".
 2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
-3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that looks
-   like. What your function prints is shown, too.
-4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes, and draws what it learned in `runs/smile`.
+3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that
+   looks like. What your function prints is shown, too.
+4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it learned in `runs/smile`.
 
 ## What counts
 
@@ -125,8 +125,8 @@ in this order. Each can be written and tested without the others.
 - Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests that you have.
 """
 
-STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written out there fails),
-weigh them by settings of `run.config`, and return them in a dict:
+STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written out there
+fails), weigh them by settings of `run.config`, and return them in a dict:
 
 | step | returns | which is |
 | --- | --- | --- |
@@ -135,19 +135,20 @@ weigh them by settings of `run.config`, and return them in a dict:
 """
 
 
-def page(names, sources, checks, returned, limit):
-    """The text of ASSIGNMENT.md. checks: those of test_grade.py; returned: {step: the losses that it returns}."""
+def page(names, sources):
+    """The text of ASSIGNMENT.md."""
+    returned = {"ranker_step": test_grade.RANKER_LOSSES, "generator_step": test_grade.GENERATOR_LOSSES}
     rows, total = [], 0
     for i, name in enumerate(names, 1):
         module, function = name.split(".", 1)
-        points = sum(check.points for check in checks if check.function == name)
+        points = sum(check.points for check in test_grade.CHECKS.values() if check.function == name)
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
         rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
         total += points
-    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}` |" for step, losses in returned.items()
-             if f"trip.{step}" in names for name, (function, weight) in losses.items()]
+    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if ranking' * (name in test_grade.RANKING)} |"
+             for step, losses in returned.items() if f"trip.{step}" in names for name, (function, weight) in losses.items()]
     first = names[0].split(".", 1)[1]
-    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 40 - len(first)), limit=limit,
+    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)), limit=grader.CHECK,
                        steps=STEPS.format(rows="\n".join(steps)) if steps else "")
 
 
@@ -158,10 +159,9 @@ def write(out, names=None):
     tests = (HERE / "test_grade.py").read_text(encoding="utf-8")
     texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen if name.startswith(f"{module}.")])
              for module, source in sources.items()}
-    texts["tests/test_grade.py"] = graded(tests, chosen) if names else tests
+    texts["tests/test_grade.py"] = graded(tests, [name for name in chosen if name in test_grade.EQUATIONS]) if names else tests
     texts["tests/requirements.txt"] = "pytest>=7.4\n"
-    texts["ASSIGNMENT.md"] = page(chosen, sources, test_grade.CHECKS.values(), {
-        "ranker_step": test_grade.RANKER_LOSSES, "generator_step": test_grade.GENERATOR_LOSSES}, grader.CHECK)
+    texts["ASSIGNMENT.md"] = page(chosen, sources)
     if (ROOT / NOTEBOOK).is_file():
         texts[NOTEBOOK] = without_solutions((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
     try:
@@ -173,7 +173,7 @@ def write(out, names=None):
         shutil.copyfile(ROOT / name, out / name)
     for name, content in texts.items():
         (out / name).write_text(content, encoding="utf-8", newline="\n")
-    untested = [name for name in chosen if not any(check.function == name for check in test_grade.CHECKS.values())]
+    untested = [name for name in chosen if name not in test_grade.EQUATIONS]
     print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}" if untested else ""))
 
 

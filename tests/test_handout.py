@@ -214,7 +214,7 @@ def test_the_exception_names_the_equation(copy):
 
 def test_the_handout_holds_no_solution(copy):
     texts = {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*") if path.is_file()}
-    texts["trip.py"] = texts["trip.py"].split("def train(")[0]                      # (which uses the same context, and G alike)
+    texts["trip.py"] = texts["trip.py"].split("def train(")[0]                      # (which uses the same contexts)
     for function in test_grade.GRADED:
         module, name = function.split(".", 1)
         for line in body_of(SOURCES[module], name).splitlines():
@@ -240,12 +240,12 @@ def test_comments_before_the_first_line_go_too_and_all_else_stays():
 
 def test_ones_own_selection(tmp_path):
     out = tmp_path / "out"
-    assert handout.main([str(out), "--functions", "cls_target", "data.as_float", "trip.l1"]) == 0
+    assert handout.main([str(out), "--functions", "cls_target", "data.as_float", "trip.identity_loss"]) == 0
     tests = (out / "tests" / "test_grade.py").read_text(encoding="utf-8")
-    assert 'GRADED = ["trip.cls_target",\n          "data.as_float",\n          "trip.l1"]' in tests
+    assert 'GRADED = ["trip.cls_target",\n          "trip.identity_loss"]' in tests
     assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
     page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
-    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| no test |" in page and "| total | 1 |" in page
+    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| no test |" in page and "| total | 2 |" in page
 
 
 def test_the_notebook_loses_solutions_and_outputs():
@@ -345,6 +345,13 @@ def test_the_command_that_grades_and_its_json(tmp_path):
     row = grades["functions"][4]
     assert row["equation"] == "Eq. 5a" and [test["passed"] for test in row["tests"]] == [False, True, True]
     assert "input" in row["tests"][0]["message"] and row["tests"][1]["message"] == ""
+
+
+def test_options_in_the_wrong_order_are_one_line(copy):
+    """pytest reads the conftest.py of the first path that it sees: here, the student's."""
+    for arguments in (["--trip", str(copy), "tests"], ["--trip", str(copy)]):
+        done = pytest_in(ROOT, *arguments)
+        assert done.returncode == 4 and "in this order" in done.stderr and done.stderr.strip().count("\n") == 0
 
 
 def test_a_path_without_a_trip_py_is_one_line(tmp_path):
