@@ -22,7 +22,7 @@ def submission(config):
 def pytest_configure(config):
     here, asked = Path(__file__).resolve().parent, [Path(str(arg).split("::")[0]).resolve() for arg in config.args]
     if not any(path == here or path in here.parents or here in path.parents for path in asked):
-        raise pytest.UsageError("type python -m pytest tests --trip PATH, in this order")     # or PATH's conftest.py is taken
+        raise pytest.UsageError("type python -m pytest tests --trip PATH, in this order")    # (this file is at PATH)
     file = config.getoption("--grades")
     if file and not Path(file).resolve().parent.is_dir():
         raise pytest.UsageError(f"--grades {file}: there is no such folder")
@@ -70,7 +70,8 @@ def pytest_terminal_summary(terminalreporter, config):
     found = grades(config, reports)
     terminalreporter.section(f"points of {found['submission']}")
     for row in found["functions"]:
-        passed = "passed" if row["passed"] else "not passed"
+        run = any(test["message"] != "not run" for test in row["tests"])
+        passed = "passed" if row["passed"] else "not passed" if run else "not run"
         terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}{row['points']:3} of {row['of']}")
     terminalreporter.write_line(f"{'total':58}{found['points']:3} of {found['of']}")
     if config.getoption("--grades"):

@@ -42,7 +42,7 @@ def functions(source):
 
 def headline(node):
     """The first sentence of a function's docstring, or of its class's. (The dots of Eq. 5a, Sec. 3 and et al. end none.)"""
-    return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)\.(?:\s|$)", " ".join(node.about.split("\n\n")[0].split()))[0]
+    return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)(?<![ .])\.(?:\s|$)", " ".join(node.about.split("\n\n")[0].split()))[0]
 
 
 def emptied(source, names):
@@ -98,8 +98,8 @@ def graded(source, names):
 
 PAGE = """# Assignment
 
-The bodies of these functions are missing; each says in its docstring what it has to do. Write them, best in this order. Each can
-be written and tested without the others.
+The bodies of these functions are missing; each says in its docstring what it has to do. Write them, best in this order.
+Each can be written and tested without the others.
 
 | | function | what it does | points |
 | --- | --- | --- | --- |
@@ -116,7 +116,8 @@ be written and tested without the others.
 2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
 3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that
    looks like. What your function prints is shown, too.
-4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it learned in `runs/smile`.
+4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it learned, in
+   `runs/smile`.
 
 ## What counts
 
@@ -125,8 +126,8 @@ be written and tested without the others.
 - Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests that you have.
 """
 
-STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written out there
-fails), weigh them by settings of `run.config`, and return them in a dict:
+STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written
+out fails), weigh them by settings of `run.config`, and return them in a dict:
 
 | step | returns | which is |
 | --- | --- | --- |
@@ -148,8 +149,8 @@ def page(names, sources):
     steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if ranking' * (name in test_grade.RANKING)} |"
              for step, losses in returned.items() if f"trip.{step}" in names for name, (function, weight) in losses.items()]
     first = names[0].split(".", 1)[1]
-    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)), limit=grader.CHECK,
-                       steps=STEPS.format(rows="\n".join(steps)) if steps else "")
+    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)),
+                       limit=grader.CHECK, steps=STEPS.format(rows="\n".join(steps)) if steps else "")
 
 
 def write(out, names=None):
@@ -159,8 +160,10 @@ def write(out, names=None):
     tests = (HERE / "test_grade.py").read_text(encoding="utf-8")
     texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen if name.startswith(f"{module}.")])
              for module, source in sources.items()}
-    texts["tests/test_grade.py"] = graded(tests, [name for name in chosen if name in test_grade.EQUATIONS]) if names else tests
-    texts["tests/requirements.txt"] = "pytest>=7.4\n"
+    tested = [name for name in chosen if name in test_grade.EQUATIONS]
+    texts["tests/test_grade.py"] = graded(tests, tested) if names else tests
+    needed = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    texts["tests/requirements.txt"] = "".join(line for line in needed if line.startswith("pytest>"))
     texts["ASSIGNMENT.md"] = page(chosen, sources)
     if (ROOT / NOTEBOOK).is_file():
         texts[NOTEBOOK] = without_solutions((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
@@ -173,7 +176,7 @@ def write(out, names=None):
         shutil.copyfile(ROOT / name, out / name)
     for name, content in texts.items():
         (out / name).write_text(content, encoding="utf-8", newline="\n")
-    untested = [name for name in chosen if name not in test_grade.EQUATIONS]
+    untested = [name for name in chosen if name not in tested]
     print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}" if untested else ""))
 
 

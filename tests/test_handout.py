@@ -245,7 +245,7 @@ def test_ones_own_selection(tmp_path):
     assert 'GRADED = ["trip.cls_target",\n          "trip.identity_loss"]' in tests
     assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
     page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
-    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| no test |" in page and "| total | 2 |" in page
+    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape | no test |" in page and "| total | 2 |" in page
 
 
 def test_the_notebook_loses_solutions_and_outputs():
