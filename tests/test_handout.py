@@ -127,8 +127,8 @@ def grade():
     """A function: {name of a check: what is wrong} for a submission's trip.py, by all checks there are."""
     judge = grader.Grader()
 
-    def grade(path, limit=grader.CHECK):
-        found = {name: judge.check(path, name, limit) for name in test_grade.CHECKS}
+    def grade(path):
+        found = {name: judge.check(path, name) for name in test_grade.CHECKS}
         return {name: wrong for name, wrong in found.items() if wrong}
 
     yield grade
@@ -287,8 +287,9 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
                   ("trip.ranker_gan_loss", "return ", "import os; os._exit(0)\n    return "),
                   ("trip.generator_gan_loss", "return ",
                    "print('a hint'); torch.set_grad_enabled(False); return 0\n    return "),
+                  ("trip.generator_rank_loss", "return ", "import os; hasattr(os, 'fork') and os.fork()\n    return "),
                   ("trip.cycle_loss", "return ", "while True: pass\n    return "))
-    wrong = grade(path, limit=3)
+    wrong = grade(path)
     said = {test_grade.CHECKS[name].function: message for name, message in wrong.items()}
     assert set(said) == {"trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss", "trip.ranker_gan_loss",
                          "trip.generator_gan_loss", "trip.cycle_loss"}
@@ -297,7 +298,7 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
     assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
     assert "exit code 0" in said["trip.ranker_gan_loss"]
     assert "a tensor" in said["trip.generator_gan_loss"] and "printed   a hint" in said["trip.generator_gan_loss"]
-    assert "stopped after 3 seconds" in said["trip.cycle_loss"]
+    assert "stopped after 10 seconds" in said["trip.cycle_loss"]
     assert not list(path.parent.glob("__pycache__"))
 
 
@@ -306,7 +307,7 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
     ("import os; os._exit(3)", "exit code 3"),
     ("while True: pass", "stopped after"), ("", "AttributeError")])
 def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
-    monkeypatch.setattr(grader, "IMPORT", 3)
+    monkeypatch.setattr(grader, "IMPORT", 10)
     path = submit(tmp_path / "broken")
     path.write_text(text)
     wrong = grade(path)
