@@ -153,6 +153,14 @@ def hold_out(groups, seed):
     return chosen[group]
 
 
+def pair_labels(x_has, y_has):
+    """Sec. 3.1: r_k = +1 where y has attribute k and x doesn't, -1 the other way round, 0 where they agree.
+
+    x_has, y_has: bool (B, K), the pictures' labels. Returns float (B, K).
+    """
+    return y_has.float() - x_has.float()
+
+
 def pairs(data, batch, rng, ties=0.0, device="cpu"):
     """An endless stream of relative attributes (Sec. 3.1): (x, y, r) with r_k = sign(label_k(y) - label_k(x)).
 
@@ -184,8 +192,7 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
         y_has = (torch.arange(batch) + torch.randint(2, (1,), generator=rng)) % 2 == 0    # every other y has it
         tie = torch.rand(batch, generator=rng) < (ties if K == 1 else 0)
         i, j = pick(k, torch.where(tie, y_has, ~y_has)), pick(k, y_has)
-        r = data.labels[j].float() - data.labels[i].float()
-        yield pictures(i), pictures(j), r.to(device)
+        yield pictures(i), pictures(j), pair_labels(data.labels[i], data.labels[j]).to(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""python -m pytest tests --trip PATH: grade the trip.py at PATH, with the data.py beside it if there is one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from grader import ROOT, Grader
+
+
+def pytest_addoption(parser, pluginmanager):
+    group = parser.getgroup("grading")
+    group.addoption("--trip", metavar="PATH", help="grade this trip.py, or the one in this folder; no other tests are run")
+    group.addoption("--grades", metavar="FILE", help="write the grades as JSON")
+    pluginmanager._noconftest = True                         # (pytest would run a conftest.py beside the submission)
+
+
+def submission(config):
+    path = Path(config.getoption("--trip") or ROOT).resolve()
+    return path / "trip.py" if path.is_dir() else path
+
+
+def pytest_configure(config):
+    here, asked = Path(__file__).resolve().parent, [Path(str(arg).split("::")[0]).resolve() for arg in config.args]
+    if not any(path == here or path in here.parents or here in path.parents for path in asked):
+        raise pytest.UsageError("type python -m pytest tests --trip PATH, in this order")    # (this file is at PATH)
+    file = config.getoption("--grades")
+    if file and not Path(file).resolve().parent.is_dir():
+        raise pytest.UsageError(f"--grades {file}: there is no such folder")
+    if not submission(config).is_file():
+        raise pytest.UsageError(f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--trip") and collection_path.is_file() and collection_path.name != "test_grade.py":
+        return True
+
+
+@pytest.fixture(scope="session")
+def wrong_by(request):
+    """A function: what is wrong with the submission, by the check of that name; None if nothing is."""
+    grader = Grader()
+    yield lambda name: grader.check(submission(request.config), name)
+    grader.stop()
+
+
+def grades(config, reports):
+    """What --grades writes: each graded function with its tests, in order; reports: {name of the check: pytest's report}."""
+    import test_grade
+    functions = []
+    for function in test_grade.GRADED:
+        tests = []
+        for check in test_grade.CHECKS.values():
+            if check.function == function:
+                report = reports.get(check.name)
+                passed = bool(report and report.passed)
+                tests.append({"test": check.name, "passed": passed, "points": check.points * passed, "of": check.points,
+                              "message": report.longreprtext if report else "not run"})
+        functions.append({"equation": test_grade.EQUATIONS[function], "function": function,
+                          "passed": all(test["passed"] for test in tests), "points": sum(test["points"] for test in tests),
+                          "of": sum(test["of"] for test in tests), "tests": tests})
+    return {"submission": str(submission(config)), "points": sum(f["points"] for f in functions),
+            "of": sum(f["of"] for f in functions), "functions": functions}
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = {report.nodeid.split("-")[-1][:-1]: report for outcome in ("passed", "failed", "error")
+               for report in terminalreporter.stats.get(outcome, []) if "test_grade.py::test_grade[" in report.nodeid}
+    if not reports and not config.getoption("--grades"):
+        return
+    found = grades(config, reports)
+    terminalreporter.section(f"points of {found['submission']}")
+    for row in found["functions"]:
+        run = any(test["message"] != "not run" for test in row["tests"])
+        passed = "passed" if row["passed"] else "not passed" if run else "not run"
+        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}{row['points']:3} of {row['of']}")
+    terminalreporter.write_line(f"{'total':58}{found['points']:3} of {found['of']}")
+    if config.getoption("--grades"):
+        Path(config.getoption("--grades")).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

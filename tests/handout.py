@@ -1,0 +1,203 @@
+"""Write a student's copy of this repository: the graded functions are empty, all else is as it is.
+
+    python tests/handout.py OUT                                          the default set, an afternoon's work
+    python tests/handout.py OUT --functions SwitchNorm.forward pair_labels    a choice of trip.py's and data.py's functions
+
+OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, the tests that grade, and ASSIGNMENT.md.
+"""
+
+import argparse
+import ast
+import json
+import re
+import shutil
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+import grader
+import test_grade
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/grader.py", "tests/pytest.ini"]
+NOTEBOOK = "walkthrough.ipynb"
+
+
+class HandoutError(ValueError):
+    """One line: what was asked for cannot be done."""
+
+
+def functions(source):
+    """{name: ast node} of the functions and methods (Class.method) of a text; .about: the docstring, or the class's."""
+    found = {}
+    for node in ast.parse(source).body:
+        for part in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(part, ast.FunctionDef):
+                inside = isinstance(node, ast.ClassDef)
+                part.about = ast.get_docstring(part) or (inside and ast.get_docstring(node)) or part.name
+                found[f"{node.name}.{part.name}" if inside else part.name] = part
+    return found
+
+
+def headline(node):
+    """The first sentence of a function's docstring, or of its class's. (The dots of Eq. 5a, Sec. 3 and et al. end none.)"""
+    return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)(?<![ .])\.(?:\s|$)", " ".join(node.about.split("\n\n")[0].split()))[0]
+
+
+def emptied(source, names):
+    """The source text with `raise NotImplementedError` as the body of these functions. Not a character changes elsewhere."""
+    lines = source.splitlines(keepends=True)
+    nodes = functions(source)
+    for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
+        first = node.body[0]
+        if ast.get_docstring(node, clean=False) is not None:
+            start = first.end_lineno                         # the line after the docstring
+        else:
+            start = first.lineno - 1
+            while not lines[start - 1].strip() or lines[start - 1].lstrip().startswith("#"):
+                start -= 1                                   # comments before the first line belong to the solution, too
+        indent = " " * first.col_offset
+        message = json.dumps(headline(node), ensure_ascii=False)
+        lines[start:node.end_lineno] = [f"{indent}raise NotImplementedError({message})\n"]
+    return "".join(lines)
+
+
+def choose(names, sources):
+    """The chosen functions as they are called in test_grade.py: trip.ranker_step. sources: {"trip": text, "data": text}."""
+    known = [f"{module}.{name}" for module, source in sources.items() for name in functions(source)]
+    chosen = []
+    for name in names:
+        found = [full for full in known if name in (full, full.split(".", 1)[1])]
+        if not found:
+            near = get_close_matches(name, [full.split(".", 1)[1] for full in known], 3, 0.4)
+            raise HandoutError(f"no function {name!r} in trip.py or data.py; did you mean {', '.join(near) or 'another'}?")
+        if len(found) > 1:
+            raise HandoutError(f"{name!r} is in both files: type {' or '.join(found)}")
+        if found[0] not in chosen:
+            chosen.append(found[0])
+    return chosen
+
+
+def without_solutions(notebook):
+    """A notebook's text without the cells tagged "solution", and without outputs."""
+    notebook = json.loads(notebook)
+    notebook["cells"] = [cell for cell in notebook["cells"] if "solution" not in cell.get("metadata", {}).get("tags", [])]
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def graded(source, names):
+    """The text of test_grade.py with these functions as GRADED."""
+    node, = (n for n in ast.parse(source).body if isinstance(n, ast.Assign) and n.targets[0].id == "GRADED")
+    return source.replace(ast.get_source_segment(source, node),
+                          "GRADED = [" + ",\n          ".join(map(json.dumps, names)) + "]")
+
+
+PAGE = """# Assignment
+
+The bodies of these functions are missing; each says in its docstring what it has to do. Write them, best in this order.
+Each can be written and tested without the others.
+
+| | function | what it does | points |
+| --- | --- | --- | --- |
+{rows}
+| | | total | {total} |
+
+## How
+
+    pip install -r requirements.txt -r tests/requirements.txt       # once; Python 3.10 or newer
+    python -m pytest                                                # all tests, then your points
+    python -m pytest -k {first}{space}# the tests of one function
+
+1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to where it says "Measuring".
+2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
+3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that
+   looks like. What your function prints is shown, too.
+4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it learned, in
+   `runs/smile`.
+
+## What counts
+
+{steps}- Each test tries one function alone, on numbers that you can follow by hand, and counts on its own.
+- A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape, and `exit`.
+- Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests that you have.
+"""
+
+STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written
+out fails), weigh them by settings of `run.config`, and return them in a dict:
+
+| step | returns | which is |
+| --- | --- | --- |
+{rows}
+
+"""
+
+
+def page(names, sources):
+    """The text of ASSIGNMENT.md."""
+    returned = {"ranker_step": test_grade.RANKER_LOSSES, "generator_step": test_grade.GENERATOR_LOSSES}
+    rows, total = [], 0
+    for i, name in enumerate(names, 1):
+        module, function = name.split(".", 1)
+        points = sum(check.points for check in test_grade.CHECKS.values() if check.function == name)
+        about = headline(functions(sources[module])[function]).replace("|", "\\|")
+        rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
+        total += points
+    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if ranking' * (name in test_grade.RANKING)} |"
+             for step, losses in returned.items() if f"trip.{step}" in names for name, (function, weight) in losses.items()]
+    first = names[0].split(".", 1)[1]
+    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)),
+                       limit=grader.CHECK, steps=STEPS.format(rows="\n".join(steps)) if steps else "")
+
+
+def write(out, names=None):
+    """Write the handout to the new folder `out`. names: of the functions that students write; None: the default set."""
+    sources = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
+    chosen = choose(names or test_grade.GRADED, sources)
+    tests = (HERE / "test_grade.py").read_text(encoding="utf-8")
+    texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen if name.startswith(f"{module}.")])
+             for module, source in sources.items()}
+    tested = [name for name in chosen if name in test_grade.EQUATIONS]
+    texts["tests/test_grade.py"] = graded(tests, tested) if names else tests
+    needed = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    texts["tests/requirements.txt"] = "".join(line for line in needed if line.startswith("pytest>"))
+    texts["ASSIGNMENT.md"] = page(chosen, sources)
+    if (ROOT / NOTEBOOK).is_file():
+        texts[NOTEBOOK] = without_solutions((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise HandoutError(f"{out} is there already: name a new folder") from None
+    (out / "tests").mkdir()
+    for name in COPIED:
+        shutil.copyfile(ROOT / name, out / name)
+    for name, content in texts.items():
+        (out / name).write_text(content, encoding="utf-8", newline="\n")
+    untested = [name for name in chosen if name not in tested]
+    print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}" if untested else ""))
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise HandoutError(f"{message}; see python tests/handout.py --help")
+
+
+def main(argv=None):
+    parser = Parser(prog="tests/handout.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    parser.add_argument("--functions", nargs="+", metavar="NAME",
+                        help=f"what students write, in this order (default: {', '.join(test_grade.GRADED)})")
+    try:
+        args = parser.parse_args(argv)
+        write(args.out, args.functions)
+    except (HandoutError, OSError) as error:
+        print(f"handout.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

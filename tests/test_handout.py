@@ -1,0 +1,367 @@
+"""Part 6: the handout and its grading; the proof: faults planted one at a time, each found by the tests of its function."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grader
+import handout
+import pytest
+import test_grade
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
+
+# (function, text in it, what stands there instead, what the message has to say)
+FAULTS = [
+    ("data.pair_labels", "y_has.float() - x_has.float()", "x_has.float() - y_has.float()", "sign of r"),
+    ("data.pair_labels", "y_has.float() - x_has.float()", "(y_has.float() - x_has.float()).abs()", "r without a sign"),
+    ("data.pair_labels", "y_has.float() - x_has.float()", "2 * y_has.float() - 1", "label of y alone"),
+    ("data.pair_labels", "y_has.float() - x_has.float()", "(y_has & ~x_has).float()", "0 in place of -1"),
+    ("trip.SwitchNorm.forward", "mean_bn.detach()", "mean_bn", "missing detach"),
+    ("trip.SwitchNorm.forward", "var_bn.detach(), self.momentum", "var_bn.detach(), 1 - self.momentum", "share of the old"),
+    ("trip.SwitchNorm.forward", " + mean_in.var(0, correction=0, keepdim=True)", "", "lacks what the means differ by"),
+    ("trip.SwitchNorm.forward", " + mean_in.var(1, correction=0, keepdim=True)", "", "lacks what the means differ by"),
+    ("trip.SwitchNorm.forward", "mean_in.var(0, correction=0", "mean_in.var(0, correction=1", "batch"),
+    ("trip.SwitchNorm.forward", "mean_ln = mean_in.mean(1, keepdim=True)", "mean_ln = mean_in.mean(0, keepdim=True)",
+     "layer"),
+    ("trip.SwitchNorm.forward", "self.var_weights.softmax(0)", "self.mean_weights.softmax(0)",
+     "means' weights used for the variances"),
+    ("trip.SwitchNorm.forward", "self.mean_weights.softmax(0), self.var_weights.softmax(0)",
+     "self.mean_weights, self.var_weights", "softmax"),
+    ("trip.SwitchNorm.forward", "if self.training:", "if True:", "as in training"),
+    ("trip.SwitchNorm.forward", "self.bias - mean", "self.bias - 0 * mean", "not taken off"),
+    ("trip.SwitchNorm.forward", ".rsqrt()", ".reciprocal()", "not by its root"),
+    ("trip.SwitchNorm.forward", "self.weight * ", "", "scale left out"),
+    ("trip.Ranker.rank", "fy - fx", "fx - fy", "sign turned round"),
+    ("trip.Ranker.rank", "fy - fx", "fy + fx", "sum of the features"),
+    ("trip.Ranker.rank", "self.rank_head(fy - fx)", "(self.rank_head(fy) - self.rank_head(fx))", "after the head"),
+    ("trip.Ranker.critic", "gan_head", "rank_head", "the rank head"),
+    ("trip.Ranker.critic", "self.gan_head(fx)", "self.gan_head(self.features(fx))", "F once more"),
+    ("trip.ranker_rank_loss", "real - r", "real + r", "sign of r"),
+    ("trip.ranker_rank_loss", "(real - r)", "real", "0 as the target of real pairs"),
+    ("trip.ranker_rank_loss", "((real - r) ** 2).sum(1).mean() + lam *", "lam * ((real - r) ** 2).sum(1).mean() +",
+     "lambda on the wrong term"),
+    ("trip.ranker_rank_loss", "((real - r) ** 2).sum(1)", "((real - r) ** 2)",
+     "mean over the K attributes of the real pairs"),
+    ("trip.ranker_rank_loss", "(fake ** 2).sum(1)", "(fake ** 2)", "mean over the K attributes of the generated pairs"),
+    ("trip.ranker_rank_loss", "fake ** 2", "(fake - 1) ** 2", "1 as the target of generated pairs"),
+    ("trip.ranker_rank_loss", "+ lam", "- lam", "wrong sign of the rival term"),
+    ("trip.ranker_rank_loss", "(fake ** 2)", "(fake.detach() ** 2)", "detach"),
+    ("trip.generator_rank_loss", "fake - v", "fake + v", "sign of v"),
+    ("trip.generator_rank_loss", "fake - v", "fake - v.sign()", "as in Eq. 3"),
+    ("trip.generator_rank_loss", "(fake - v)", "fake", "the ranker's"),
+    ("trip.generator_rank_loss", ".sum(1)", "", "mean over the K attributes"),
+    ("trip.generator_rank_loss", "fake - v", "fake.detach() - v", "detach"),
+    ("trip.ranker_gan_loss", "((real - 1) ** 2).mean() + (fake ** 2)", "(real ** 2).mean() + ((fake - 1) ** 2)",
+     "targets exchanged"),
+    ("trip.ranker_gan_loss", "+ (fake", "- (fake", "wrong sign"),
+    ("trip.ranker_gan_loss", "fake ** 2", "(fake + 1) ** 2", "-1 as the target"),
+    ("trip.generator_gan_loss", "(fake - 1)", "fake", "0 as the target"),
+    ("trip.generator_gan_loss", ".mean()", ".sum()", "a sum over the batch"),
+    ("trip.cycle_loss", "l1(back, x)", "((back - x) ** 2).mean()", "the square"),
+    ("trip.cycle_loss", "l1(back, x)", "(back - x).mean()", "cancel"),
+    ("trip.gradient_penalty", "R.critic(R.features.forward(z))", "R.rank(R.features(x), R.features(z))", "wrong head"),
+    ("trip.gradient_penalty", "create_graph=True", "create_graph=False", "create_graph"),
+    ("trip.gradient_penalty", "- center", "- 1", "center 1, whatever is asked for"),
+    ("trip.gradient_penalty", "a * x + (1 - a) * fake", "(1 - a) * x + a * fake", "exchanged"),
+    ("trip.gradient_penalty", "a * x + (1 - a) * fake", "0 * x + fake", "the generated pictures"),
+    ("trip.gradient_penalty", ".norm(dim=1)", ".pow(2).sum(1)", "squared norm"),
+    ("trip.gradient_penalty", "grad.flatten(1).norm(dim=1)", "grad.norm()", "one norm of the whole batch"),
+    ("trip.gradient_penalty", "d.sum()", "d.mean()", "D's mean"),
+    ("trip.ranker_step", "torch.cat([r, -r])", "torch.cat([r, r])", "which should be -r"),
+    ("trip.ranker_step", "torch.cat([r, -r])", "torch.cat([-r, r])", "sign of r"),
+    ("trip.ranker_step", "R.rank(fx, ff)", "R.rank(ff, fx)", "pair turned round"),
+    ("trip.ranker_step", ", c.lam)", ", c.lam_rank)", "lam_rank in place of lam"),
+    ("trip.ranker_step", "R.critic(fx), R.critic(ff)", "R.critic(ff), R.critic(fx)", "D(fake)"),
+    ("trip.ranker_step", "c.lam_rank * ", "c.lam * ", "lam on the wrong term"),
+    ("trip.ranker_step", "c.lam_gp * ", "c.lam_g * ", "lam_g on the wrong term"),
+    ("trip.ranker_step", "c.gp_center", "1", "center"),
+    ("trip.ranker_step", "R, x, fake, a", "R, x, y, a", "pictures"),
+    ("trip.ranker_step", "if ranking:", "if True:", "ranking = False"),
+    ("trip.ranker_step", "update(run.opt_r,", "update(run.opt_g,", ""),
+    ("trip.ranker_step", "update(run.opt_r, losses, c.clip)", "sum(losses.values()).backward(); run.opt_r.step()",
+     "not set to zero"),
+    ("trip.generator_step", "G(fake, -v)", "G(fake, v)", "which should be -v"),
+    ("trip.generator_step", "G(fake, -v)", "G(fake.detach(), -v)", "detached on the way back"),
+    ("trip.generator_step", "torch.cat([x, fake])", "torch.cat([x, fake.detach()])", "detached for both heads"),
+    ("trip.generator_step", "update(run.opt_g, losses, c.clip)",
+     "run.opt_g.zero_grad(); sum(losses.values()).backward(); run.opt_g.step()", "gradients left in the other player"),
+    ("trip.generator_step", "R.rank(fx, ff)", "R.rank(ff, fx)", "pair turned round"),
+    ("trip.generator_step", "cls_target(v) if c.cls else v", "v", "without heed of cls"),
+    ("trip.generator_step", "cls_target(v) if c.cls else v", "-v", "-v as the target"),
+    ("trip.generator_step", "R.critic(ff)", "R.critic(fx)", "D(x)"),
+    ("trip.generator_step", "c.lam_c * ", "c.lam * ", "lam on the wrong term"),
+    ("trip.generator_step", "c.lam_rank * ", "", "lam_rank left out"),
+    ("trip.generator_step", "orthogonal_penalty(G)", "orthogonal_penalty(R)", "run.G"),
+    ("trip.generator_step", "if ranking:", "if True:", "ranking = False"),
+]
+
+
+def body_of(text, name):
+    """The lines of a function, without its docstring."""
+    node = handout.functions(text)[name]
+    first = node.body[ast.get_docstring(node) is not None]
+    return "".join(text.splitlines(keepends=True)[first.lineno - 1:node.end_lineno])
+
+
+def submit(folder, *replacements):
+    """A folder with trip.py and data.py, in which (function, old, new) are replaced. Returns the path of trip.py."""
+    folder.mkdir()
+    texts = dict(SOURCES)
+    for function, old, new in replacements:
+        module, name = function.split(".", 1)
+        body = body_of(texts[module], name)
+        assert body.count(old) == 1, f"{function} has {body.count(old)} times {old!r}: mend this fault"
+        texts[module] = texts[module].replace(body, body.replace(old, new))
+    for module, text in texts.items():
+        (folder / f"{module}.py").write_text(text, encoding="utf-8")
+    return folder / "trip.py"
+
+
+@pytest.fixture(scope="module")
+def grade():
+    """A function: {name of a check: what is wrong} for a submission's trip.py, by all checks there are."""
+    judge = grader.Grader()
+
+    def grade(path):
+        found = {name: judge.check(path, name) for name in test_grade.CHECKS}
+        return {name: wrong for name, wrong in found.items() if wrong}
+
+    yield grade
+    judge.stop()
+
+
+def failed(wrong):
+    """The functions of the checks that found something wrong."""
+    return {test_grade.CHECKS[name].function for name in wrong}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The proof
+
+def test_an_untouched_copy_gets_full_points(grade, tmp_path):
+    assert grade(submit(tmp_path / "copy")) == {}
+
+
+def test_planted_faults_are_found_by_the_tests_of_their_function_and_no_other(grade, tmp_path):
+    missed, untold = [], []
+    for i, (function, old, new, says) in enumerate(FAULTS):
+        wrong = grade(submit(tmp_path / str(i), (function, old, new)))
+        assert failed(wrong) <= {function}, (function, new, wrong)
+        if not wrong:
+            missed.append((function, new))
+        elif not any(says in message for message in wrong.values()):
+            untold.append((function, new, says, wrong))
+    print(f"{len(FAULTS) - len(missed)} of {len(FAULTS)} faults found; missed: {missed}")
+    assert len(FAULTS) >= 40 and len(missed) <= 0.05 * len(FAULTS), missed
+    assert {fault[0] for fault in FAULTS} == set(test_grade.GRADED)
+    assert not untold, untold
+
+
+@pytest.mark.parametrize("function", test_grade.GRADED)
+def test_no_test_leans_on_another_function_than_its_own(function, grade, tmp_path):
+    """All graded functions but one are missing: its tests pass."""
+    path = submit(tmp_path / "one")
+    for module, text in SOURCES.items():
+        names = [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(module) and name != function]
+        path.with_name(f"{module}.py").write_text(handout.emptied(text, names), encoding="utf-8")
+    wrong = grade(path)
+    assert failed(wrong) == set(test_grade.GRADED) - {function}
+    assert all("not done yet" in message for message in wrong.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The handout
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    out = tmp_path_factory.mktemp("handout") / "out"
+    assert handout.main([str(out)]) == 0
+    return out
+
+
+def test_the_handout_has_what_a_student_needs(copy):
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert files - {"walkthrough.ipynb"} == {
+        "trip.py", "data.py", "eval.py", "requirements.txt", "LICENSE", "ASSIGNMENT.md", "tests/conftest.py",
+        "tests/grader.py",
+        "tests/pytest.ini", "tests/requirements.txt", "tests/test_grade.py"}
+    assert ("walkthrough.ipynb" in files) == (ROOT / "walkthrough.ipynb").is_file()
+    for same in ("eval.py", "requirements.txt", "LICENSE", "tests/test_grade.py"):
+        assert (copy / same).read_text(encoding="utf-8") == (ROOT / same).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_bodies_of_the_graded_functions_are_gone(module, copy):
+    text = (copy / f"{module}.py").read_text(encoding="utf-8")
+    for name in [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(f"{module}.")]:
+        hole = body_of(text, name)
+        assert hole.strip().startswith("raise NotImplementedError(") and hole.count("\n") == 1 and text.count(hole) == 1
+        text = text.replace(hole, body_of(SOURCES[module], name))
+    assert text == SOURCES[module]
+
+
+def test_the_exception_names_the_equation(copy):
+    text = (copy / "trip.py").read_text(encoding="utf-8")
+    assert 'raise NotImplementedError("Eq. 5a (7a): score real pairs as their label r' in text
+    assert 'raise NotImplementedError("Eq. 6b: D(G(x, v)) should be 1")' in text
+    assert 'raise NotImplementedError("Switchable normalisation (Luo et al. 2019' in text
+
+
+def test_the_handout_holds_no_solution(copy):
+    texts = {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*") if path.is_file()}
+    texts["trip.py"] = texts["trip.py"].split("def train(")[0]                      # (which uses the same contexts)
+    for function in test_grade.GRADED:
+        module, name = function.split(".", 1)
+        for line in body_of(SOURCES[module], name).splitlines():
+            code = line.split("  #")[0].strip().removeprefix("return ")
+            if len(code) > 15:
+                assert not [file for file, text in texts.items() if code in text], (function, code)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_function_can_be_chosen(module):
+    names = list(handout.functions(SOURCES[module]))
+    text = handout.emptied(SOURCES[module], names)
+    compile(text, module, "exec")
+    assert len(names) > 20 and text.count("raise NotImplementedError(") == len(names)
+    assert list(handout.functions(text)) == names
+
+
+def test_comments_before_the_first_line_go_too_and_all_else_stays():
+    source = 'class A:\n    """About A. More."""\n\n    def f(self):\n{}\n    # of A\n\n\nx = 1\n'
+    assert handout.emptied(source.format("        # a hint\n\n        return 1      # 1"), ["A.f"]) == source.format(
+        '        raise NotImplementedError("About A")')
+
+
+def test_ones_own_selection(tmp_path):
+    out = tmp_path / "out"
+    assert handout.main([str(out), "--functions", "cls_target", "data.as_float", "trip.identity_loss"]) == 0
+    tests = (out / "tests" / "test_grade.py").read_text(encoding="utf-8")
+    assert 'GRADED = ["trip.cls_target",\n          "trip.identity_loss"]' in tests
+    assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
+    page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
+    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape | no test |" in page and "| total | 2 |" in page
+
+
+def test_the_notebook_loses_solutions_and_outputs():
+    cells = [{"cell_type": "code", "metadata": {"tags": ["solution"]}, "outputs": [], "execution_count": 1,
+              "source": ["secret"]},
+             {"cell_type": "code", "metadata": {}, "outputs": [{"text": "told"}], "execution_count": 2, "source": ["x = 1"]},
+             {"cell_type": "markdown", "metadata": {}, "source": ["ü"]}]
+    text = handout.without_solutions(json.dumps({"cells": cells, "nbformat": 4}))
+    assert "secret" not in text and "told" not in text
+    assert json.loads(text) == {"cells": [cells[1] | {"outputs": [], "execution_count": None}, cells[2]], "nbformat": 4}
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ([], "OUT"),
+    (["{there}"], "there already"),
+    (["{new}", "--functions", "rankr_step"], "did you mean ranker_step"),
+    (["{new}", "--functions", "SwitchNorm"], "SwitchNorm.forward"),
+    (["{new}", "--functions", "load"], "trip.load or data.load"),
+    (["{new}", "--function"], "--function"),
+    (["{there}/file/below"], "file"),
+])
+def test_wrong_arguments_get_one_line_and_exit_code_2_and_write_nothing(arguments, says, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    assert handout.main([part.format(there=tmp_path / "there", new=tmp_path / "new") for part in arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A submission cannot hang or break the grader
+
+def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
+    path = submit(tmp_path / "wild",
+                  ("trip.Ranker.rank", "return ", "import sys; sys.exit(0)\n        return "),
+                  ("trip.Ranker.critic", "return ", "print('x' * 10 ** 7); input()\n        return "),
+                  ("trip.ranker_rank_loss", ".sum(1).mean() + lam * (fake ** 2).sum(1).mean()", " + lam * fake"),
+                  ("trip.ranker_gan_loss", "return ", "import os; os._exit(0)\n    return "),
+                  ("trip.generator_gan_loss", "return ",
+                   "print('a hint'); torch.set_grad_enabled(False); return 0\n    return "),
+                  ("trip.generator_rank_loss", "return ", "import os; hasattr(os, 'fork') and os.fork()\n    return "),
+                  ("trip.cycle_loss", "return ", "while True: pass\n    return "))
+    wrong = grade(path)
+    said = {test_grade.CHECKS[name].function: message for name, message in wrong.items()}
+    assert set(said) == {"trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss", "trip.ranker_gan_loss",
+                         "trip.generator_gan_loss", "trip.cycle_loss"}
+    assert "SystemExit" in said["trip.Ranker.rank"]
+    assert "EOFError" in said["trip.Ranker.critic"] or "OSError" in said["trip.Ranker.critic"]
+    assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
+    assert "exit code 0" in said["trip.ranker_gan_loss"]
+    assert "a tensor" in said["trip.generator_gan_loss"] and "printed   a hint" in said["trip.generator_gan_loss"]
+    assert "stopped after 10 seconds" in said["trip.cycle_loss"]
+    assert not list(path.parent.glob("__pycache__"))
+
+
+@pytest.mark.parametrize("text, says", [
+    ("def (:", "SyntaxError"), ("import nonesuch", "nonesuch"), ("raise SystemExit", "SystemExit"),
+    ("import os; os._exit(3)", "exit code 3"),
+    ("while True: pass", "stopped after"), ("", "AttributeError")])
+def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
+    monkeypatch.setattr(grader, "IMPORT", 10)
+    path = submit(tmp_path / "broken")
+    path.write_text(text)
+    wrong = grade(path)
+    assert failed(wrong) == set(test_grade.EQUATIONS) - {"data.pair_labels"}    # data.py is another file
+    assert all(says in message for message in wrong.values())
+
+
+def test_data_py_may_be_missing(grade, tmp_path):
+    path = submit(tmp_path / "part")
+    path.with_name("data.py").unlink()
+    wrong = grade(path)
+    assert failed(wrong) == {"data.pair_labels"} and "was not handed in" in list(wrong.values())[0]
+
+
+def pytest_in(folder, *arguments):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=folder,
+                          capture_output=True,
+                          text=True, env=environment)
+
+
+def test_the_command_that_grades_and_its_json(tmp_path):
+    path = submit(tmp_path / "anna", ("trip.ranker_rank_loss", "real - r", "real + r"))
+    for trap in ("conftest.py", "test_grade.py",
+                 "tests/conftest.py"):              # what pytest or Python might take for their own
+        (path.parent / trap).parent.mkdir(exist_ok=True)
+        (path.parent / trap).write_text("raise SystemExit")
+    (path.parent / "pytest.ini").write_text("[pytest]\naddopts = --collect-only")
+    done = pytest_in(ROOT, "tests", "--trip", str(path.parent), "--grades", str(tmp_path / "grades.json"))
+    total = sum(check.points for check in test_grade.CHECKS.values() if check.function in test_grade.GRADED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "sign of r turned round" in done.stdout and f"{total - 1:3} of {total}" in done.stdout
+    grades = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))
+    assert (grades["points"], grades["of"]) == (total - 1, total)
+    assert [row["function"] for row in grades["functions"] if not row["passed"]] == ["trip.ranker_rank_loss"]
+    row = grades["functions"][4]
+    assert row["equation"] == "Eq. 5a" and [test["passed"] for test in row["tests"]] == [False, True, True]
+    assert "input" in row["tests"][0]["message"] and row["tests"][1]["message"] == ""
+
+
+def test_options_in_the_wrong_order_are_one_line(copy):
+    """pytest reads the conftest.py of the first path that it sees: here, the student's."""
+    for arguments in (["--trip", str(copy), "tests"], ["--trip", str(copy)]):
+        done = pytest_in(ROOT, *arguments)
+        assert done.returncode == 4 and "in this order" in done.stderr and done.stderr.strip().count("\n") == 0
+
+
+def test_a_path_without_a_trip_py_is_one_line(tmp_path):
+    done = pytest_in(ROOT, "tests", "--trip", str(tmp_path))
+    assert done.returncode == 4 and done.stderr.strip().count("\n") == 0 and str(tmp_path) in done.stderr
+
+
+def test_the_handout_can_be_worked_with(copy):
+    """A student's first command: all tests fail, each says what is to be done."""
+    done = pytest_in(copy)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not done yet: Eq. 5a (7a): score real pairs" in done.stdout and "  0 of " in done.stdout
