@@ -216,11 +216,11 @@ class Ranker(nn.Module):
         return self.rank(self.features(x), self.features(y))
 
     def rank(self, fx, fy):
-        """R(x, y) from the features F(x), F(y), so that a picture of several pairs goes through F once. Returns (B, K)."""
+        """Eq. 1: R(x, y) from the features F(x), F(y), so that a picture of several pairs goes through F once. Returns (B, K)."""
         return self.rank_head(fy - fx).float()
 
     def critic(self, fx):
-        """D(x) from the features F(x): (B, 1), 1 for real and 0 for generated (Eq. 6)."""
+        """Eq. 6: D(x) from the features F(x): (B, 1), 1 for real and 0 for generated."""
         return self.gan_head(fx).float()
 
 
@@ -385,7 +385,8 @@ def shifted(run, pictures):
 def ranker_step(run, x, y, r, fake, ranking):
     """One step of the ranker: pairs (x, y) to r, pairs (x, fake) to 0, x to real, fake to generated.
 
-    fake: G(x, v), detached. ranking: False in the pretraining. Returns the weighted losses by name.
+    fake: G(x, v), detached. ranking: False in the pretraining. Returns the weighted losses by name: ranker_gan, ranker_rank,
+    ranker_gp.
     """
     c, R = run.config, run.R
     with run.autocast():
@@ -404,7 +405,8 @@ def ranker_step(run, x, y, r, fake, ranking):
 def generator_step(run, x, v, fake, ranking):
     """One step of the generator: pairs (x, fake) to v, fake to real, fake back to x, and near x where v is near 0.
 
-    fake: G(x, v), with its graph. ranking: False in the pretraining. Returns the weighted losses by name.
+    With `cls`, Eq. 3's target instead of v. fake: G(x, v), with its graph. ranking: False in the pretraining. Returns the
+    weighted losses by name: generator_gan, generator_id, generator_rank, generator_cycle, generator_orthogonal.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
