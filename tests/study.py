@@ -217,9 +217,20 @@ def level(rows):
     return {variant: (np.array(plus[variant]) - minus[variant]) / 2 for variant in plus}
 
 
-def fit_ratio(lams, levels):
-    """The a/b that makes 1 / (1 + lambda a / b) fit best, in the least squares. lams, levels: arrays of a length."""
-    return min(np.geomspace(0.01, 100, 4001), key=lambda ratio: ((1 / (1 + lams * ratio) - levels) ** 2).sum())
+def fit_ratio(lams, levels, ceiling=1.0):
+    """The a/b with which ceiling / (1 + lambda a / b) fits best, in the least squares. lams, levels: arrays of a length.
+
+    ceiling: what is said where nobody pulls the other way. 1 is the prediction as it stands; but a ranker that says 0.8 of real
+    pairs says no more of generated ones, so its level at lambda = 0, as measured, is the better ceiling.
+    """
+    return min(np.geomspace(0.01, 100, 4001), key=lambda ratio: ((ceiling / (1 + lams * ratio) - levels) ** 2).sum())
+
+
+def tug(rows):
+    """From the runs of the group lambda: lambdas, mean levels, and the fits [(name, ceiling, ratio)], one constant each."""
+    levels = level([row for row in rows if row["group"] == "lambda"])
+    lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
+    return lams, means, [(name, ceiling, fit_ratio(lams, means, ceiling)) for name, ceiling in (("from 1", 1.0), ("from the level at 0", means[0]))]
 
 
 def fig_claim(curves):
@@ -245,16 +256,15 @@ def fig_tug(rows, curves):
     """The settled |R(x, G(x, +-1))| against lambda and against R's rate, with the prediction of the tug of war; and over time."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     by_lam, by_rate, over_time = figure.subplots(1, 3)
-    levels = level([row for row in rows if row["group"] == "lambda"])
-    lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
-    ratio, lam = fit_ratio(lams, means), np.linspace(0, 4, 200)
-    by_lam.plot(lam, 1 / (1 + lam * ratio), "k:", label=f"1 / (1 + {ratio:.2f} lambda)")
-    for variant, values in levels.items():
+    (_, _, fits), lam = tug(rows), np.linspace(0, 4, 200)
+    for (name, ceiling, ratio), style in zip(fits, ("k:", "k-")):
+        by_lam.plot(lam, ceiling / (1 + lam * ratio), style, lw=1, label=f"{ceiling:.2g} / (1 + {ratio:.2f} lambda)")
+    for variant, values in level([row for row in rows if row["group"] == "lambda"]).items():
         by_lam.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["plus"])
     by_lam.set(xlabel="lambda", ylabel="|R(x, G(x, v))|, v = +-1", ylim=(0, 1.05), title="the weight of the rival term")
     by_lam.legend(fontsize=8)
     rates = np.geomspace(0.2, 5, 100)
-    by_rate.plot(rates, 1 / (1 + trip.Config.lam * ratio * rates), "k:", label="the same constant, times the rate")
+    by_rate.plot(rates, ceiling / (1 + trip.Config.lam * ratio * rates), "k-", lw=1, label="the same, a/b times the rate")
     for variant, values in level([row for row in rows if row["group"] == "rates"]).items():
         by_rate.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["minus"])
     by_rate.set(xlabel="R's learning rate, of the other runs'", xscale="log", xticks=[0.25, 0.5, 1, 2, 4], xticklabels=["1/4", "1/2", "1", "2", "4"],
@@ -348,14 +358,14 @@ def tables(rows):
                                 [line + [", ".join(f"{u:g}" for u in PAPER[line[0]])] for line in compared("ablation", columns)])
     for group in ("robust", "heads", "matters"):
         made[group] = markdown(["", *(label for _, label, _ in COMPARED)], compared(group))
-    levels = level(of("lambda"))
-    if levels:
-        lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
-        ratio = fit_ratio(lams, means)
-        made["lambda"] = markdown(["lambda", *levels], [
-            ["measured, mean of the seeds", *(f"{u:.2f}" for u in means)],
-            [f"predicted, a/b = {ratio:.2f}", *(f"{1 / (1 + lam * ratio):.2f}" for lam in lams)],
-            ["pair accuracy", *(cell(values, ".2f") for values in over_seeds(of("lambda"), "pair_accuracy").values())]])
+    if of("lambda"):
+        lams, levels, fits = tug(rows)
+        by_lam = {name: over_seeds(of("lambda"), name) for name in ("real_plus", "aas", "gen_zero_std", "leakage")}
+        made["lambda"] = markdown(["lambda", *(f"{lam:g}" for lam in lams)], [
+            ["the level, measured", *(f"{u:.2f}" for u in levels)],
+            *([f"predicted {name}, a/b = {ratio:.2f}", *(f"{ceiling / (1 + lam * ratio):.2f}" for lam in lams)] for name, ceiling, ratio in fits),
+            *([label, *(format(np.mean(values), form) for values in by_lam[name].values())] for name, label, form in (
+                ("real_plus", "real pairs, r = +1", ".2f"), ("gen_zero_std", "std at v = 0", ".2f"), ("aas", "AAS, %", ".0f"), ("leakage", "leakage", ".3f")))])
     return made
 
 

@@ -42,12 +42,13 @@ def test_results_are_of_the_settings_that_the_study_has_now(rows):
 def test_a_known_ratio_of_pulls_is_found():
     lams = np.array([0, 0.1, 0.5, 1, 4])
     assert study.fit_ratio(lams, 1 / (1 + 2.5 * lams)) == pytest.approx(2.5, rel=0.01)
+    assert study.fit_ratio(lams, 0.8 / (1 + 2.5 * lams), ceiling=0.8) == pytest.approx(2.5, rel=0.01)
 
 
 def test_figures_show_every_variant(rows):
     curves = study.read_table(study.CURVES)
     by_lam, by_rate, over_time = study.fig_tug(rows, curves).axes
-    assert len(by_lam.lines) == 2 + len(study.GROUPS["lambda"][1]) and len(by_rate.lines) == 2 + len(study.GROUPS["rates"][1])
+    assert len(by_lam.lines) == 3 + len(study.GROUPS["lambda"][1]) and len(by_rate.lines) == 2 + len(study.GROUPS["rates"][1])
     assert len(over_time.lines) == 1 + len({(row["variant"], row["seed"]) for row in curves if row["group"] == "time"})
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4                  # six means, four targets
 
