@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -390,12 +391,17 @@ def lines_of(path):
 def numbers(path, start, rows, width):
     """Rows of texts, from line `start` of a file on, as float (N, width); a row that is none is named in an InputError."""
     try:
-        return np.array(rows, np.float32).reshape(len(rows), width)
+        found = np.array(rows, np.float32).reshape(len(rows), width)
+        if np.isfinite(found).all():
+            return found
+        raise ValueError("nan or inf")
     except ValueError:
         for i, row in enumerate(rows):
             try:
-                np.array(row, np.float32).reshape(width)
+                whole = np.isfinite(np.array(row, np.float32).reshape(width)).all()
             except ValueError:
+                whole = False
+            if not whole:
                 raise InputError(f"{path}, line {start + i}: expected a name and {width} numbers; is the file whole?") from None
         raise
 
@@ -408,7 +414,9 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     after that they are mapped from there and need not fit in memory. A file list, file size or date that changed makes it
     anew; a build that was interrupted goes on where it stopped. Files that are no picture are named and left out.
     """
-    rng, is_test = np.random.RandomState(0), np.asarray(is_test)
+    if len(files) == 0:
+        raise InputError(f"{root}: {name}'s files name no picture at all")
+    rng, is_test = np.random.RandomState(0), np.asarray(is_test, bool)
     order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
     digest = hashlib.sha256(repr((size, halves)).encode())
     for i in order:
@@ -416,7 +424,8 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
             about = os.stat(files[i])
         except OSError:
             raise InputError(f"{files[i]}: there is no such picture, but a line of {name}'s files names it") from None
-        digest.update(f"{os.path.relpath(files[i], root)} {about.st_size} {about.st_mtime_ns}\n".encode())
+        name_of = os.fsencode(os.path.relpath(files[i], root))   # bytes: it may be no UTF-8
+        digest.update(name_of + f" {about.st_size} {about.st_mtime_ns}\n".encode())
     images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
                             lambda place: read_picture(files[order[place]], size, halves and halves[order[place]]), size)
     good = np.delete(order, broken)                              # the pictures in the file, row by row
@@ -491,7 +500,7 @@ def decode(path, key, n, read, size, chunk=256):
 
 def celeba(attrs, size, root, seed):
     """list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these): CelebA, its own partition."""
-    root = Path(root) / "celeba" if (Path(root) / "celeba").is_dir() else Path(root)
+    root = Path(root) / "celeba" if (Path(root) / "celeba" / "list_attr_celeba.txt").is_file() else Path(root)
     names, files, labels = celeba_labels(root / "list_attr_celeba.txt", root / "img_align_celeba", attrs)
     path = root / "list_eval_partition.txt"
     part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
@@ -555,6 +564,8 @@ def folder(attrs, size, root, seed):
     """two folders of pictures, one for each class: --attr NAME is the folder whose pictures have the attribute, 90/10."""
     root = Path(root)
     classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    same = {unicodedata.normalize("NFC", name): name for name in classes}        # macOS may write an umlaut as two characters
+    attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
                          f"there {'is' if len(classes) == 1 else 'are'} {', '.join(classes[:10]) or 'none'}")

@@ -396,8 +396,8 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     runs = [trip.restore(folder, device) for folder in folders]                 # before the work begins: are all there, and alike?
     c = runs[0].config
     for folder, run in zip(folders, runs):
-        if (run.config.data, run.config.attr, run.config.size) != (c.data, c.attr, c.size):
-            raise InputError(f"{folder} differs from {folders[0]} in its data set, attributes or size: evaluate it alone")
+        if (run.config.data, run.config.attr, run.config.size) != (c.data, c.attr, c.size) or not (root or run.config.root == c.root):
+            raise InputError(f"{folder} differs from {folders[0]} in its data set (or --root), attributes or size: evaluate it alone")
     tell(f"loading the data set {c.data}")
     train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
     if metrics and "truth" in metrics and test.person is None:

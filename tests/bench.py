@@ -86,10 +86,17 @@ def main(argv):
     seconds = 10.0
     if "--seconds" in argv:
         place = argv.index("--seconds")
-        seconds, argv = float(argv[place + 1]), argv[:place] + argv[place + 2:]
+        try:
+            seconds, argv = float(argv[place + 1]), argv[:place] + argv[place + 2:]
+        except (IndexError, ValueError):
+            seconds = 0
+        if not 0 < seconds < 1e6:
+            raise data.InputError("--seconds: type a number of seconds after it, as in --seconds 30")
     args = trip.parse(argv)
     config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0, measure_every=10 ** 9, save_every=10 ** 9))
     trip.check(config)
+    if len(config.attr) > len(data.FACE_ATTRS):
+        raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
     device = trip.choose_device(args.device)
     run = trip.Run(config, device)
     trip.speed_up(run)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,17 @@ def test_folder_takes_any_format_at_any_depth_and_the_attribute_is_a_folder(tmp_
             assert part.labels[:, 0].tolist() == [(i % 2 == 1) == (attr == "cats and dogs") for i in numbers(part)]
 
 
+def test_folder_takes_names_as_macos_and_as_old_archives_write_them(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "ships").rename(tmp_path / unicodedata.normalize("NFD", "Boote für zwei"))
+    try:
+        os.rename(next(tmp_path.glob("Boote*/*/0.jpg")), os.fsencode(tmp_path) + b"/cats and dogs/k\xe4tzchen.jpg")
+    except OSError:                                                             # a file system that wants UTF-8
+        pass
+    train, test = data.load("folder", [unicodedata.normalize("NFC", "Boote für zwei")], 32, tmp_path)
+    assert len(train) + len(test) == 80
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The file of decoded pictures
 
@@ -269,6 +281,7 @@ def edit(file, change):
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: t.replace("40\n", "41\n", 1)), "'41', but 40 pictures"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: re.sub(r"(000002.jpg) ..", r"\1 ", t)), "line 4: expected a name and 40"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: ""), "its first line"),
+    ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: "0\n" + t.splitlines()[1] + "\n"), "no picture at all"),
     ("celeba", "smlie", None, "'Smiling'"),
     ("celeba", "smile Smiling", None, "given twice"),
     ("celeba", "smile", lambda root: [picture(p, 0) or p.write_bytes(b"x") for p in sorted((root / "img_align_celeba").iterdir())[:2]],
@@ -278,6 +291,7 @@ def edit(file, change):
     ("lfwa", "smile", drop("lfw_attributes.txt"), "lfw_attributes.txt: there is no such file"),
     ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.replace("person", "name")), "second line"),
     ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.rsplit("\t", 3)[0]), "line 162: expected"),
+    ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.replace("\t12\t", "\tnan\t", 1)), "line 83: expected"),
     ("edges2shoes", "shoes", None, "'edges'"),
     ("edges2shoes", "edges", lambda root: [p.unlink() for p in (root / "val").iterdir()], "val/*.jpg"),
     ("folder", "boats", None, "cats and dogs, ships"),
