@@ -75,7 +75,7 @@ class Config:
     g_blocks: int = setting(3, "residual blocks of G [6]")
     r_width: int = setting(32, "filters of R's first layer [64]")
     # losses
-    lam: float = setting(0.4, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam: float = setting(0.3, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6; 0: the ablation without them [0.5; LFWA 5]")
     lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
@@ -84,7 +84,7 @@ class Config:
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
     lam_id: float = setting(12.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    ties: float = setting(0.15, "share of real pairs of equal label, r = 0 (Remark 1); of one attribute, several tie anyway [not stated]")
+    ties: float = setting(0.2, "share of real pairs of equal label, r = 0 (Remark 1); of one attribute, several tie anyway [not stated]")
     shift: int = setting(3, "R sees the pictures of a batch shifted by up to so many pixels, or G would cheat with patterns that fit R's "
                          "strides; 0: never [not in the paper]")
     # optimisation

@@ -287,7 +287,7 @@ def fig_tug(rows, curves):
 def fig_ablation():
     """Fig. 9: the same two faces, redrawn by the first seed of each variant. None where a run is not in runs/study."""
     _, test = data.load("faces", ("smile",), 32)
-    two = [torch.where(test.labels[:, 0] == has)[0][0] for has in (False, True)]
+    two = [int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]
     x, rows, names = data.as_float(test.images[two]), [], []
     for variant, seed, options, config in list(configs("ablation"))[:len(GROUPS["ablation"][1])]:
         folder = run_folder(options, seed)
