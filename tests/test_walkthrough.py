@@ -1,0 +1,157 @@
+"""Part 5: walkthrough.ipynb. It runs, and what is committed is what it shows when it runs. Each test's name is a claim."""
+
+import copy
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+HERE = Path(__file__).resolve().parent.parent
+NOTEBOOK = HERE / "walkthrough.ipynb"
+STEPS = 12                                                                      # iterations of every training in the notebook
+BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.85, 1.1), "real_zero": (-0.1, 0.1), "real_minus": (-1.1, -0.85),
+          "gen_plus": (0.4, 0.65), "gen_zero": (-0.1, 0.1), "gen_minus": (-0.65, -0.4), "gen_zero_std": (0, 0.1)}    # part 1's
+
+
+def tagged(nb, tag):
+    return [cell for cell in nb.cells if tag in cell.metadata.get("tags", ())]
+
+
+def code_cells(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def text_of(cell):
+    """What the cell has printed."""
+    return "".join(out.text for out in cell.outputs if out.output_type == "stream" and out.name == "stdout")
+
+
+def record(nb):
+    """What the last cell has noted when it was run."""
+    return json.loads(text_of(code_cells(nb)[-1]) or '{"cells": []}')
+
+
+def stale(nb):
+    """The ids of cells that are not as they were when they were run, from top to bottom in a fresh kernel."""
+    digests = record(nb)["cells"]
+    now = [hashlib.sha256(cell.source.strip().encode()).hexdigest()[:10] for cell in code_cells(nb)]
+    return [cell.id for i, (cell, digest) in enumerate(zip(code_cells(nb), now))
+            if cell.execution_count != i + 1 or digests[i:i + 1] != [digest]]
+
+
+def solutions(nb):
+    """Exercise -> the code of its solution, from the folded texts: the block that follows **1.1**."""
+    found = {}
+    for cell in tagged(nb, "solution"):
+        for name, text in re.findall(r"\*\*(\d+\.\d)\*\*(.*?)(?=\*\*\d|\*\*Think|</details>)", cell.source, re.S):
+            found[name] = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    return found
+
+
+def run(nb, folder):
+    """Run all cells, in a copy of the files that lie beside the notebook."""
+    for name in ("trip.py", "data.py", "eval.py"):
+        shutil.copy(HERE / name, folder)
+    shutil.copytree(HERE / "assets", folder / "assets")
+    NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    return nb
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, 4)
+
+
+@pytest.fixture(scope="module")
+def executed(committed, tmp_path_factory):
+    """The notebook after a run with few iterations; after each exercise there is a cell more, with the solution and the same check."""
+    nb, answers, cells = copy.deepcopy(committed), solutions(committed), []
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        cells.append(cell)
+        if "exercise" in cell.metadata.get("tags", ()):
+            name = re.match(r"# Exercise (\S+)", cell.source)[1]
+            hidden = re.sub(r"(?m)^def .*\n    return \.\.\.$|^\w+ = \.\.\.$", lambda match: answers[name], cell.source)
+            cells.append(nbformat.v4.new_code_cell(hidden, metadata={"tags": ["answered", *cell.metadata.tags]}))
+    nb.cells = cells
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIP_STEPS", str(STEPS))
+        return run(nb, tmp_path_factory.mktemp("walkthrough"))
+
+
+def test_it_runs_from_top_to_bottom_and_says_nothing_on_stderr(executed):
+    assert record(executed)["iterations"] == STEPS
+    for cell in code_cells(executed):
+        assert not [out for out in cell.outputs if out.output_type == "error" or out.get("name") == "stderr"], cell.id
+
+
+def test_every_exercise_is_not_yet_right_and_its_solution_is(executed):
+    exercises = tagged(executed, "exercise")
+    assert len(exercises) >= 2 * 10
+    for cell in exercises:
+        if "answered" not in cell.metadata.tags:
+            assert text_of(cell) == "not yet\n", cell.id
+        elif "trained" not in cell.metadata.tags:                               # (those need a generator that can do something)
+            assert text_of(cell) == "right\n", cell.source
+
+
+def test_every_section_has_an_exercise_a_question_and_solutions(committed):
+    text = "\n".join(cell.source for cell in committed.cells if "solution" not in cell.metadata.get("tags", ()))
+    assert [int(n) for n in re.findall(r"(?m)^## (\d+)\. ", text)] == list(range(1, 11))
+    for n, section in enumerate(re.split(r"(?m)^## \d+\. ", text)[1:], 1):
+        asked = set(re.findall(r"\*\*Exercise (\d+\.\d)\.\*\*", section))
+        assert asked and asked == set(re.findall(r"# Exercise (\d+\.\d)", section)), n
+        assert asked == {name for name in solutions(committed) if name.startswith(f"{n}.")}
+        assert section.count("**Think.**") == 1, n
+
+
+def test_a_handout_without_the_tagged_cells_has_no_solutions(committed):
+    assert not [cell.id for cell in committed.cells if "<details>" in cell.source and "solution" not in cell.metadata.get("tags", ())]
+
+
+def test_what_is_missing_is_named_and_nothing_goes_on(committed, tmp_path):
+    nb = copy.deepcopy(committed)
+    nb.cells = code_cells(nb)[:1] + [nbformat.v4.new_code_cell("print('went on')")]
+    with pytest.raises(CellExecutionError):
+        NotebookClient(nb, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert "trip.py" in text_of(nb.cells[0]) and "git clone" in text_of(nb.cells[0])
+    assert not text_of(nb.cells[1])
+
+
+def test_a_cell_that_changed_after_it_was_run_is_found(executed):
+    assert stale(executed) == []
+    changed = copy.deepcopy(executed)
+    code_cells(changed)[7].source += "\n1 + 1"
+    assert stale(changed) == [code_cells(changed)[7].id]
+
+
+def test_the_committed_outputs_are_of_the_committed_cells(committed):
+    assert not stale(committed), "run it anew: python -m jupyter nbconvert --to notebook --execute --inplace walkthrough.ipynb"
+
+
+def test_no_figure_is_missing(committed, executed):
+    for nb in (committed, executed):
+        figures = tagged(nb, "figure")
+        assert len(figures) >= 20
+        assert not [cell.id for cell in figures if not any("image/png" in out.get("data", {}) for out in cell.outputs)]
+
+
+def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):
+    nbformat.validate(committed)
+    assert (committed.nbformat, committed.nbformat_minor) >= (4, 5)
+    assert NOTEBOOK.stat().st_size <= 3e6
+
+
+def test_the_committed_means_are_what_the_text_claims(committed):
+    noted = record(committed)
+    assert noted["iterations"] == 1800, "committed after a short run: unset TRIP_STEPS and run it anew"
+    assert noted["minutes"] <= 15
+    for name, (low, high) in BOUNDS.items():
+        assert low <= noted["means"][name] <= high, name
