@@ -57,7 +57,7 @@ GROUPS = {
                            "batch statistics to the end": SMALL | dict(freeze_from=1.0), "R sees unshifted pictures": SMALL | dict(shift=0),
                            "no limit on gradients": SMALL | dict(clip=0.0), "no ties": SMALL | dict(ties=0.0),
                            "no cycle loss": SMALL | dict(lam_c=0.0), "two stride-2 layers in G": SMALL | dict(g_down=2)}),
-    "heads": (range(2), {"one head, two outputs": SMALL | TWO, "a head for each": SMALL | TWO}),
+    "heads": (range(2), {"one head, two outputs": SMALL | TWO | dict(lam=0.3), "a head for each": SMALL | TWO | dict(lam=0.3)}),
 }
 
 
@@ -153,6 +153,12 @@ def read_table(path):
         return []
     with open(path, newline="") as file:
         return [{name: text if name in ("variant", "options") else value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def results():
+    """The lines of RESULTS in the order of GROUPS, variant by variant."""
+    order = {key: i for i, key in enumerate((group, variant) for group, (_, variants) in GROUPS.items() for variant in variants)}
+    return sorted(read_table(RESULTS), key=lambda row: (order.get((row["group"], row["variant"]), len(order)), row["seed"]))
 
 
 def append(path, columns, rows):
@@ -379,16 +385,15 @@ TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table), "ablatio
 
 
 def tables(rows):
-    """name -> a table of README, in Markdown, of the groups that have results."""
+    """name -> a table of README, in Markdown, of the groups that have results to compare."""
     groups = {name: [row for row in rows if row["group"] == group] for name, (group, _) in TABLES.items()}
-    return {name: TABLES[name][1](group) for name, group in groups.items() if group}
+    return {name: TABLES[name][1](group) for name, group in groups.items()
+            if len({row["variant"] for row in group}) == len(GROUPS[TABLES[name][0]][1])}
 
 
 def draw():
     """The figures in assets, and the tables between README's marks <!-- study: NAME --> and <!-- end -->."""
-    rows, curves = read_table(RESULTS), read_table(CURVES)
-    order = {(group, variant): i for i, (group, variant) in enumerate((g, v) for g, (_, variants) in GROUPS.items() for v in variants)}
-    rows.sort(key=lambda row: (order.get((row["group"], row["variant"]), 999), row["seed"]))
+    rows, curves = results(), read_table(CURVES)
     there = {row["group"] for row in rows}
     figures = {"study_claim": "claim" in there and fig_claim(curves), "study_tug": "lambda" in there and fig_tug(rows, curves),
                "study_ablation": "ablation" in there and fig_ablation()}
