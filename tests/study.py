@@ -363,10 +363,14 @@ def compared(rows, columns=COMPARED):
         [variant, *(cell(values[name][variant], form) for name, _, form in columns)] for variant in dict.fromkeys(row["variant"] for row in rows)])
 
 
+def widened(table, title, cells):
+    """The table with one more column."""
+    return "\n".join(f"{line} {cell} |" for line, cell in zip(table.split("\n"), (title, "---", *cells)))
+
+
 def ablation_table(rows):
-    header, line, *body = compared(rows, TABLE2).split("\n")
     paper = [", ".join(f"{u:g}" for u in PAPER[variant]) for variant in dict.fromkeys(row["variant"] for row in rows)]
-    return "\n".join(f"{text} {more} |" for text, more in zip((header, line, *body), ("paper: AAS, SSIM, FID", "---", *paper)))
+    return widened(compared(rows, TABLE2), "paper: AAS, SSIM, FID", paper)
 
 
 def lambda_table(rows):
@@ -379,9 +383,22 @@ def lambda_table(rows):
         *([label, *(format(np.mean(u), form) for u in values.values())] for label, values, form in others)])
 
 
+# the choices that the paper leaves open or that we make otherwise: the group's variant without it -> where it stands
+PLACES = {"no pretraining": "`Run.pretraining`, `--warmup`", "no identity loss after it": "`identity_loss`, `--lam_id`",
+          "penalty centred at 1": "`gradient_penalty`, `--gp_center`", "penalty of weight 150": "`--lam_gp`", "no penalty": "`--lam_gp`",
+          "PyTorch's first weights in R": "`Ranker.__init__`", "rates that do not fall": "`train`, `--decay_from`",
+          "both rates fall linearly": "`train`", "batch statistics to the end": "`train`, `--freeze_from`",
+          "R sees unshifted pictures": "`shifted`, `--shift`", "no limit on gradients": "`update`, `--clip`", "no ties": "`data.pairs`, `--ties`",
+          "no cycle loss": "`cycle_loss`, `--lam_c`", "two stride-2 layers in G": "`Generator`, `--g_down`"}
+
+
+def matters_table(rows):
+    return widened(compared(rows), "where", [PLACES.get(variant, "") for variant in dict.fromkeys(row["variant"] for row in rows)])
+
+
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table), "ablation": ("ablation", ablation_table),
           "lambda": ("lambda", lambda_table), "rates": ("rates", compared), "time": ("time", compared), "robust": ("robust", compared),
-          "heads": ("heads", compared), "matters": ("matters", compared)}     # README's mark: the group, what makes a table of it
+          "heads": ("heads", compared), "matters": ("matters", matters_table)}     # README's mark: the group, what makes a table of it
 
 
 def tables(rows):
