@@ -63,7 +63,7 @@ class Config:
     """Everything a run depends on; each field is an option of the command line. In brackets: the paper's value."""
     attr: tuple = setting(("smile",), "attribute(s) to learn")
     data: str = setting("faces", f"data set: {', '.join(data.DATASETS)}")
-    root: str = setting("", "folder of the data set's files (faces needs none); their pictures, resized, are kept there as trip-*.npy")
+    root: str = setting("", "folder of the data set's files (faces has none); pictures, resized, are kept there, too")
     size: int = setting(64, "pictures are SIZE x SIZE pixels, a power of two from 32 up [256]")
     steps: int = setting(1800, "iterations, the warm-up among them")
     warmup: int = setting(300, "iterations of pretraining, without the ranking losses; at most a quarter of STEPS [not stated]")
@@ -80,24 +80,22 @@ class Config:
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6; 0: the ablation without them [0.5; LFWA 5]")
     lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
     lam_gp: float = setting(12.0, "weight of the gradient penalty [150]")
-    gp_center: float = setting(0.0, "the norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is far too steep here [1]")
+    gp_center: float = setting(0.0, "norm that the penalty asks of D's gradient: 0 makes D smooth, 1 is too steep here [1]")
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
     lam_id: float = setting(12.0, "weight of the identity loss, in the pretraining and after it [not in the paper]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    ties: float = setting(0.2, "share of real pairs of equal label, r = 0 (Remark 1); of one attribute, several tie anyway [not stated]")
-    shift: int = setting(3, "R sees the pictures of a batch shifted by up to so many pixels, or G would cheat with patterns that fit R's "
-                         "strides; 0: never [not in the paper]")
+    ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1); for one attribute, several tie anyway [not stated]")
+    shift: int = setting(3, "R sees a batch shifted by up to so many pixels, or G cheats with patterns that fit its strides [none]")
     # optimisation
     lr_g: float = setting(4e-3, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]")
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]")
-    decay_from: float = setting(0.3, "share of the iterations after which the rates fall to 0, G's linearly, R's as its square; 1: never [not stated]")
-    freeze_from: float = setting(0.5, "share of the iterations after which G's batch statistics stand still, so that G is trained as it "
-                                 "will be used; 1: never [not stated]")
-    clip: float = setting(10.0, "longest gradient of a player, longer ones are shortened, so that one bad batch cannot ruin R; 0: any [none]")
+    decay_from: float = setting(0.3, "share of the iterations after which rates fall to 0, R's faster; 1: never [none]")
+    freeze_from: float = setting(0.5, "share of the iterations after which G's batch statistics stand still; 1: never [not stated]")
+    clip: float = setting(10.0, "longest gradient of a player, so that one bad batch cannot ruin R; 0: any length [none]")
     # machine
-    precision: str = setting("auto", "of the networks' passes: bf16, float32, or auto, bf16 on a GPU that has it (losses and penalty: float32)")
+    precision: str = setting("auto", "of the networks: bf16, float32 or auto, bf16 on a GPU that has it (losses: float32)")
     compile: bool = setting(False, "torch.compile the networks: slow to start, meant for a GPU, left out where it fails")
     # bookkeeping
     measure_every: int = setting(36, "iterations between measurements on held-out pictures")
@@ -746,7 +744,7 @@ def parse(argv):
                      "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
     settings = parser.add_argument_group("settings (in square brackets: the paper's value)")
     for f in fields(Config):
-        text = f"{f.metadata['help']} (default: {' '.join(f.default) if f.type is tuple else f.default})"
+        text = f"{f.metadata['help']} (default: {show(f.default) or 'none'})"
         kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, help=text, **kind)
