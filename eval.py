@@ -472,7 +472,7 @@ def fig_grid(run, test, n=3):
     y = trip.translate(run.G, x, v)
     y[:, 4] = x
     h, w = y.shape[3:]
-    figure, grids = canvas(n, 8 / n + 0.6)
+    figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
         axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
         axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[0],
