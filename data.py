@@ -18,6 +18,7 @@ import time
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -388,21 +389,22 @@ def lines_of(path):
         raise InputError(f"{path}: {reason}; see python trip.py --help and the README for what belongs under --root") from None
 
 
-def numbers(path, start, rows, width):
-    """Rows of texts, from line `start` of a file on, as float (N, width); a row that is none is named in an InputError."""
+def numbers(path, rows, width):
+    """Texts as float (N, width). rows: line number -> texts; a line that isn't `width` numbers is named in an InputError."""
+    def read(texts):
+        found = np.array(texts, np.float32).reshape(len(texts), width)
+        if not np.isfinite(found).all():
+            raise ValueError("nan or inf")
+        return found
+
     try:
-        found = np.array(rows, np.float32).reshape(len(rows), width)
-        if np.isfinite(found).all():
-            return found
-        raise ValueError("nan or inf")
+        return read(list(rows.values()))
     except ValueError:
-        for i, row in enumerate(rows):
+        for line, row in rows.items():
             try:
-                whole = np.isfinite(np.array(row, np.float32).reshape(width)).all()
+                read([row])
             except ValueError:
-                whole = False
-            if not whole:
-                raise InputError(f"{path}, line {start + i}: expected a name and {width} numbers; is the file whole?") from None
+                raise InputError(f"{path}, line {line}: expected a name and {width} numbers; is the file whole?") from None
         raise
 
 
@@ -438,64 +440,93 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
 
 
 def decode(path, key, n, read, size, chunk=256):
-    """read(0 .. n - 1), each uint8 (3, size, size), as an array mapped from path.npy; made there if it isn't, and with the same key.
+    """read(0 .. n - 1), each uint8 (3, size, size), as an array that is mapped from path.npy; made there if it isn't yet.
 
     Returns the array, uint8 (n, 3, size, size), and the list of places that could not be read: these are left out, so that
-    as many rows at the end are empty. path.json holds the key, how many pictures are done, and that list.
+    as many rows at the end are empty. path.json holds the key, how many pictures are done, and that list: a file of another
+    key is made anew.
     """
-    final, note = path.with_suffix(".npy"), path.with_suffix(".json")
-    part, part_note = path.with_suffix(".npy.part"), path.with_suffix(".json.part")
+    pictures, state = kept(path, "", key, n, size, "r")
+    if pictures is None:
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the data "
+                             f"set's files into a folder of your own and name that")
+        with alone(path.with_suffix(".lock")):
+            if kept(path, "", key, n, size, "r")[0] is None:     # (another process may have made it meanwhile)
+                build(path, key, n, read, size, chunk)
+        pictures, state = kept(path, "", key, n, size, "r")
+    return pictures, state["broken"]
 
-    def noted(file):
+
+@contextmanager
+def alone(path):
+    """Within it, no other process of this machine is: a second one waits (not on Windows: they would fail there)."""
+    with open(path, "w") as file:
         try:
-            state = json.loads(file.read_text())
-            return state if state["key"] == key else None
-        except (OSError, ValueError, KeyError):
-            return None
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):                           # Windows; a network's disk that knows no locks
+            pass
+        yield
 
-    state = noted(note)
-    if not (state and final.is_file()):
-        tell, state = teller(), noted(part_note) if part.is_file() else None
-        shape = (n, 3, size, size)
-        state = state or {"key": key, "done": 0, "broken": []}
-        if not state["done"]:
-            part_note.unlink(missing_ok=True)                    # of an older build
-            if shutil.disk_usage(path.parent).free < math.prod(shape):
-                raise InputError(f"{path.parent}: {math.prod(shape) / 1e9:.1f} GB are needed there for the resized pictures: make room, or link "
-                                 f"the data set's files into a folder on another disk and name that")
-        pictures = np.lib.format.open_memmap(part, "r+" if state["done"] else "w+", np.uint8, shape)
 
-        def attempt(place):
-            try:
-                return read(place)
-            except InputError as error:
-                return error
+def kept(path, end, key, n, size, mode):
+    """The pictures in path.npy, mapped, and what path.json says of them; two None where they are not these, or damaged."""
+    try:
+        state = json.loads(path.with_suffix(f".json{end}").read_text())
+        file = path.with_suffix(f".npy{end}")
+        if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:     # (to write into a file, numpy makes it longer)
+            pictures = np.lib.format.open_memmap(file, mode)
+            if pictures.shape == (n, 3, size, size):
+                return pictures, state
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None, None
 
-        with ThreadPoolExecutor() as pool:                       # Pillow works outside the interpreter's lock
-            while state["done"] < n:
-                places = range(state["done"], min(n, state["done"] + chunk))
-                for place, picture in zip(places, pool.map(attempt, places)):
-                    if isinstance(picture, InputError):
-                        tell("")
-                        print(f"left out: {str(picture).split(';')[0]}", file=sys.stderr, flush=True)
-                        state["broken"].append(place)
-                    else:
-                        pictures[place - len(state["broken"])] = picture
-                if len(state["broken"]) > 0.01 * n:
-                    raise InputError(f"{len(state['broken'])} of the first {places[-1] + 1} pictures under {path.parent} cannot be "
-                                     f"read, more than 1 % of all {n}: mend or remove them")
-                state["done"] = places[-1] + 1
-                pictures.flush()
-                part_note.write_text(json.dumps(state))
-                tell(f"reading pictures, once: {state['done']} of {n}")
-        del pictures                                             # (Windows renames no file that is open)
-        note.unlink(missing_ok=True)
-        os.replace(part, final)
-        os.replace(part_note, note)
-        tell("")
-        if state["broken"]:
-            print(f"{len(state['broken'])} of {n} files were no pictures and are left out", file=sys.stderr, flush=True)
-    return np.load(final, mmap_mode="r"), state["broken"]
+
+def build(path, key, n, read, size, chunk):
+    """Make path.npy and path.json, under other names at first; what was interrupted goes on."""
+    def attempt(place):
+        try:
+            return read(place)
+        except InputError as error:
+            return error
+
+    part, part_note = path.with_suffix(".npy.part"), path.with_suffix(".json.part")
+    pictures, state = kept(path, ".part", key, n, size, "r+")
+    if pictures is None:
+        part_note.unlink(missing_ok=True)                        # of an older build
+        gigabytes = n * 3 * size ** 2 / 1e9
+        if shutil.disk_usage(path.parent).free < gigabytes * 1e9:
+            raise InputError(f"{path.parent}: {gigabytes:.1f} GB are needed there for the resized pictures: make room, "
+                             f"or link the data set's files into a folder on another disk and name that")
+        pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (n, 3, size, size))
+        state = {"key": key, "done": 0, "broken": []}
+    tell = teller()
+    with ThreadPoolExecutor() as pool:                           # Pillow works outside the interpreter's lock
+        while state["done"] < n:
+            places = range(state["done"], min(n, state["done"] + chunk))
+            for place, picture in zip(places, pool.map(attempt, places)):
+                if isinstance(picture, InputError):
+                    tell("")
+                    print(f"left out: {str(picture).split(';')[0]}", file=sys.stderr, flush=True)
+                    state["broken"].append(place)
+                else:
+                    pictures[place - len(state["broken"])] = picture
+            if len(state["broken"]) > 0.01 * n:
+                raise InputError(f"{len(state['broken'])} of the first {places[-1] + 1} pictures under {path.parent} cannot "
+                                 f"be read, more than 1 % of all {n}: mend or remove them")
+            state["done"] = places[-1] + 1
+            pictures.flush()
+            part_note.write_text(json.dumps(state))
+            tell(f"reading pictures, once: {state['done']} of {n}")
+    del pictures                                                 # (Windows renames no file that is open)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    os.replace(part, path.with_suffix(".npy"))
+    os.replace(part_note, path.with_suffix(".json"))
+    tell("")
+    if state["broken"]:
+        print(f"{len(state['broken'])} of {n} files were no pictures and are left out", file=sys.stderr, flush=True)
 
 
 def celeba(attrs, size, root, seed):
@@ -524,11 +555,11 @@ def celeba_labels(path, folder, attrs):
     """
     count, header, *lines = [*lines_of(path), "", ""]
     names = header.split()
-    rows = [line.split() for line in lines if line.strip()]
+    rows = {i: line.split() for i, line in enumerate(lines, 3) if line.strip()}
     if count.strip() != str(len(rows)):
         raise InputError(f"{path}: its first line says {count.strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
-    values = numbers(path, 3, [row[1:] for row in rows], len(names))
-    pictures = [row[0] for row in rows]
+    values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
+    pictures = [row[0] for row in rows.values()]
     return pictures, [str(folder / picture) for picture in pictures], values[:, columns(attrs, names, path.name)] > 0
 
 
@@ -536,12 +567,14 @@ def lfwa(attrs, size, root, seed):
     """lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/): LFW with attributes, 90/10 by person."""
     root = Path(root)
     path = root / "lfw_attributes.txt"
-    rows = [line.rstrip("\t").split("\t") for line in lines_of(path) if line.strip()]
-    if len(rows) < 3 or [name.strip() for name in rows[1][1:3]] != ["person", "imagenum"]:
+    _, header, *lines = [*lines_of(path), "", ""]
+    names = [name.strip() for name in header.rstrip("\t").split("\t")]
+    rows = {i: line.rstrip("\t").split("\t") for i, line in enumerate(lines, 3) if line.strip()}
+    if not rows or names[1:3] != ["person", "imagenum"]:
         raise InputError(f"{path}: its second line should be '#, person, imagenum' and the attributes, with tabs between")
-    names, rows = [name.strip() for name in rows[1][3:]], rows[2:]
-    values = numbers(path, 3, [row[1:] for row in rows], 1 + len(names))
-    persons = [row[0].strip().replace(" ", "_") for row in rows]
+    names = names[3:]
+    values = numbers(path, {i: row[1:] for i, row in rows.items()}, 1 + len(names))
+    persons = [row[0].strip().replace(" ", "_") for row in rows.values()]
     folder = next((root / name for name in ("lfw", "lfw_funneled", "lfw-deepfunneled") if (root / name).is_dir()), root)
     files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0

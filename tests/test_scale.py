@@ -5,7 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +249,53 @@ def test_a_note_of_an_older_build_is_never_taken_for_that_of_a_newer_one(tmp_pat
     assert images[:, 0, 0, 0].tolist() == list(range(1, 9)) and broken == []
 
 
+def test_two_that_begin_at_once_share_one_build(tmp_path):
+    calls = []
+
+    def read(place):
+        calls.append(place)
+        time.sleep(0.01)
+        return torch.full((3, 4, 4), place, dtype=torch.uint8)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(data.decode, tmp_path / "cache", "a", 40, read, 4, 8) for _ in range(2)]
+    assert all(future.result()[0][:, 0, 0, 0].tolist() == list(range(40)) for future in both)
+    if os.name != "nt":
+        assert sorted(calls) == list(range(40))                                 # the second one waited for the first one's file
+
+
+@pytest.mark.parametrize("damage", [lambda npy, note: npy.write_bytes(npy.read_bytes()[:200]), lambda npy, note: npy.write_bytes(b""),
+                                    lambda npy, note: np.save(npy, np.zeros((3, 3, 4, 4), np.uint8)), lambda npy, note: npy.unlink(),
+                                    lambda npy, note: note.write_text("[1]"), lambda npy, note: note.write_text("{")])
+@pytest.mark.parametrize("end", ["", ".part"])
+def test_a_damaged_file_of_pictures_is_made_anew(tmp_path, damage, end):
+    def read(place):
+        if place == stop:
+            raise KeyboardInterrupt
+        return torch.full((3, 4, 4), place, dtype=torch.uint8)
+
+    stop = None if end == "" else 5
+    with nullcontext() if end == "" else pytest.raises(KeyboardInterrupt):
+        data.decode(tmp_path / "cache", "a", 8, read, 4, chunk=2)
+    damage(tmp_path / f"cache.npy{end}", tmp_path / f"cache.json{end}")
+    stop = None
+    images, _ = data.decode(tmp_path / "cache", "a", 8, read, 4)
+    assert images[:, 0, 0, 0].tolist() == list(range(8))
+
+
+def test_a_whole_file_of_pictures_is_enough_where_nobody_may_write(tmp_path, monkeypatch):
+    def read(place):
+        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    monkeypatch.setattr(data.os, "access", lambda *a: False)
+    with pytest.raises(data.InputError, match="cannot write there"):
+        data.decode(tmp_path / "cache", "a", 8, read, 4)
+    monkeypatch.undo()
+    data.decode(tmp_path / "cache", "a", 8, read, 4)
+    monkeypatch.setattr(data.os, "access", lambda *a: False)
+    assert len(data.decode(tmp_path / "cache", "a", 8, read, 4)[0]) == 8
+
+
 def test_a_broken_picture_is_named_counted_and_left_out(tmp_path, capsys):
     celeba_hq(tmp_path)
     (tmp_path / "CelebA-HQ-img" / "7.jpg").write_bytes(b"no picture")
@@ -280,6 +330,7 @@ def edit(file, change):
     ("celeba", "smile", edit("list_eval_partition.txt", lambda t: t[:40]), "says nothing of"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: t.replace("40\n", "41\n", 1)), "'41', but 40 pictures"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: re.sub(r"(000002.jpg) ..", r"\1 ", t)), "line 4: expected a name and 40"),
+    ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: re.sub(r"\n(000002.jpg) ..", r"\n\n\n\1 ", t)), "line 6: expected a name and 40"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: ""), "its first line"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: "0\n" + t.splitlines()[1] + "\n"), "no picture at all"),
     ("celeba", "smlie", None, "'Smiling'"),
