@@ -352,8 +352,9 @@ def top_table(rows):
 
 
 def claim_table(rows):
-    return markdown(["", *(f"seed {row['seed']:.0f}" for row in rows), "mean", "aim", "the paper"], [
-        [name, *(format(row[name], form) for row in rows), format(np.mean([row[name] for row in rows]), form), aim, paper]
+    values = {name: [row[name] for row in rows] for name, *_ in AIMS}
+    return markdown(["", *(f"seed {row['seed']:.0f}" for row in rows), "mean", "spread", "aim", "the paper"], [
+        [name, *(format(u, form) for u in (*values[name], np.mean(values[name]), np.ptp(values[name]))), aim, paper]
         for name, form, aim, paper in AIMS])
 
 
@@ -399,7 +400,8 @@ def matters_table(rows):
 
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table), "ablation": ("ablation", ablation_table),
           "lambda": ("lambda", lambda_table), "rates": ("rates", compared), "time": ("time", compared), "robust": ("robust", compared),
-          "heads": ("heads", compared), "longer": ("longer", compared), "matters": ("matters", matters_table)}     # README's mark: the group, what makes a table of it
+          "heads": ("heads", compared), "longer": ("longer", compared),
+          "matters": ("matters", matters_table)}                             # README's mark: the group, what makes a table of it
 
 
 def tables(rows):
