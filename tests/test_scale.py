@@ -520,7 +520,6 @@ assert trip.main([*options, "--out", "{out}/stopped"]) == 130
 trip.train = train
 assert trip.main([*options, "--out", "{out}/stopped", "--resume"]) == 0
 assert trip.main(["--attr", "smil", "--out", "{out}/none"]) == 2               # a mistake that one finds ends all
-dist.destroy_process_group()
 """
 
 
