@@ -875,26 +875,14 @@ def live(record, run, clock):
         print(line, flush=True)
 
 
-def load_data(c, download):
-    """The training and the test part. Under torchrun the first process prepares the files for all; if it fails, all stop."""
-    if not dist.is_initialized():
-        return data.load(c.data, c.attr, c.size, c.root, download=download)
-    parts, problem = None, [None]
-    if process() == 0:
-        try:
-            parts = data.load(c.data, c.attr, c.size, c.root, download=download)
-        except InputError as error:
-            problem = [str(error)]
-    dist.broadcast_object_list(problem)
-    if problem[0]:
-        raise InputError(problem[0])
-    return parts or data.load(c.data, c.attr, c.size, c.root)
-
-
 def train_command(run, args, out):
     """Train to the end, or until Ctrl-C; then say where things are. Returns the exit code."""
     c, first = run.config, process() == 0
-    train_data, test_data = load_data(c, args.download)
+    for turn in (True, False):                                                  # the first process prepares the files for all
+        if first == turn:
+            train_data, test_data = data.load(c.data, c.attr, c.size, c.root, download=args.download and first)
+        if dist.is_initialized():
+            dist.barrier()
     if c.batch > len(train_data):
         raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type --batch {len(train_data)} or less")
     make_folder(out)

@@ -519,7 +519,6 @@ trip.train = pressed
 assert trip.main([*options, "--out", "{out}/stopped"]) == 130
 trip.train = train
 assert trip.main([*options, "--out", "{out}/stopped", "--resume"]) == 0
-assert trip.main(["--attr", "smil", "--out", "{out}/none"]) == 2               # a mistake that one finds ends all
 """
 
 
@@ -531,7 +530,7 @@ def two_processes(tmp_path_factory):
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511",
                            str(out / "process.py")], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    return out, done.stdout, done.stderr
+    return out, done.stdout
 
 
 def test_all_processes_have_the_same_weights_and_pairs_of_their_own(two_processes):
@@ -556,10 +555,6 @@ def test_a_stopped_run_of_two_processes_goes_on_as_if_it_had_not_stopped(two_pro
         assert all(torch.equal(u, stopped[net][name]) for name, u in whole[net].items())
     said = two_processes[1]
     assert "iteration 10" in said and "torchrun --nproc-per-node 2 trip.py" in said and said.count("finished") == 2
-
-
-def test_a_mistake_is_told_once_and_ends_all_processes(two_processes):
-    assert two_processes[2].count("error: unknown attribute 'smil'") == 1 and "Traceback" not in two_processes[2]
 
 
 def test_a_run_of_two_processes_is_not_gone_on_with_by_one(two_processes, capsys):
