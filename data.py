@@ -10,7 +10,6 @@
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
