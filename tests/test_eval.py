@@ -228,7 +228,7 @@ def test_ranker_scores_by_hand():
 # Generators whose quality is known
 
 def test_the_judges_are_good_enough_to_test_with(same):
-    assert same["aas_judge"] > 80 and same["judge_r2"][SMILE] > 0.85
+    assert same["aas_judge"] > 80 and same["judge_r2"][SMILE] > 0.9
 
 
 def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(same):
