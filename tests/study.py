@@ -1,7 +1,7 @@
 """The evidence: does TRIP do what the paper says, when does it not, and which choices matter? Drawn faces, the true strength known.
 
     python tests/study.py                     everything, on all cores; it goes on where it stopped
-    python tests/study.py ablation lambda     some of the groups: claim, longer, ablation, lambda, rates, time, robust, heads, matters
+    python tests/study.py ablation lambda     some of the groups: claim, longer, wider, ablation, lambda, rates, time, robust, heads, matters
     python tests/study.py claim --seeds 0     one run of it
     python tests/study.py --draw              no training: the figures and README's tables from the results that are there
 
@@ -34,7 +34,7 @@ import trip  # noqa: E402
 RESULTS, CURVES = HERE / "assets" / "study.csv", HERE / "assets" / "study_curves.csv"
 RUNS = HERE / "runs" / "study"
 RATE, METRICS = 4e-3, ev.METRICS
-# all groups but claim and longer: 32 px and half the iterations, so R has to learn faster; the paper's lambda, which is half way here
+# all groups but claim, longer and wider: 32 px and half the iterations, so R has to learn faster; the paper's lambda, which is half way here
 SMALL = dict(size=32, steps=900, warmup=150, measure_every=18, shift=1, lr_r=RATE, lam_gp=5.0, lam=0.5, ties=0.2)
 TWO = dict(attr=("smile", "mouth_open"))
 
@@ -42,6 +42,8 @@ TWO = dict(attr=("smile", "mouth_open"))
 GROUPS = {
     "claim": (range(5), {"default": {}}),
     "longer": (range(3), {"default": {}, "twice the iterations": dict(steps=3600, measure_every=72)}),
+    "wider": (range(2), {"default": {}, "G twice as wide": dict(g_width=32),
+                         "and twice the iterations, lambda = 0.2": dict(g_width=32, steps=3600, measure_every=72, lam=0.2)}),
     "ablation": (range(3), {"TRIP": SMALL, "no L_rank": SMALL | dict(lam_rank=0.0), "no L_gan": SMALL | dict(lam_g=0.0),
                             "lambda = 0": SMALL | dict(lam=0.0), "CLS": SMALL | dict(cls=True)}),
     "lambda": (range(2), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}),
@@ -406,7 +408,7 @@ def matters_table(rows):
 
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table), "ablation": ("ablation", ablation_table),
           "lambda": ("lambda", lambda_table), "rates": ("rates", rates_table), "time": ("time", compared), "robust": ("robust", compared),
-          "heads": ("heads", compared), "longer": ("longer", compared),
+          "heads": ("heads", compared), "longer": ("longer", compared), "wider": ("wider", compared),
           "matters": ("matters", matters_table)}                             # README's mark: the group, what makes a table of it
 
 
