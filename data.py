@@ -1,30 +1,36 @@
-"""Relative attributes from binary labels: the data sets, and the endless stream of pairs (x, y, r) that TRIP learns from.
+"""Relative attributes from binary labels: data sets, and the endless stream of pairs (x, y, r) for TRIP.
 
-    train, test = load("faces", ["smile"], size=64)          # two `Data`: pictures, labels and, for drawn faces, the truth
+    train, test = load("faces", ["smile"], size=64)     # two `Data`: pictures, labels and, of drawn faces, the truth
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
-    x, y, r = next(stream)                                   # r = +1: y smiles and x doesn't; -1: the other way round
+    x, y, r = next(stream)  # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. `celeba`, `celeba-hq`, `lfwa` and
-`edges2shoes` are the paper's, and read the files as they are published. Each is one function in the table DATASETS at the end.
+`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. `celeba`,
+`celeba-hq`, `lfwa` and `edges2shoes` are the paper's, and read the files as they are published. Each is a function
+in the table DATASETS. What the programs of this repository share (mistakes, files, processes) stands at the end.
 """
 
+import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
+import tempfile
 import time
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image, ImageOps
 
 
@@ -71,7 +77,7 @@ def read_picture(path, size, half=None):
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")
             picture = ImageOps.exif_transpose(file)
-            if picture.mode[0] in "IF":                          # 16 bits and more of grey, which convert() would clip
+            if picture.mode[0] in "IF":  # 16 bits and more of grey, which convert() would clip
                 deep = np.asarray(picture, np.float32)
                 deep = deep / (1 if deep.max() <= 1 else 255 if deep.max() <= 255 else 65535)
                 picture = Image.fromarray((deep.clip(0, 1) * 255).astype(np.uint8))
@@ -82,7 +88,7 @@ def read_picture(path, size, half=None):
                 w, h = picture.size
                 picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
             picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # what Pillow raises, by format
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -97,20 +103,6 @@ def nearest(name, names):
     return f"did you mean {close[0]!r}? (one of: {', '.join(names)})"
 
 
-def teller():
-    """A function that shows a line of progress on stdout: rewritten in place in a terminal, else one every ten seconds."""
-    shown = -10.0
-
-    def tell(text):
-        nonlocal shown
-        if sys.stdout.isatty():
-            print("\r" + text[:79].ljust(79), end="" if text else "\r", flush=True)
-        elif text and time.monotonic() - shown >= 10:
-            shown = time.monotonic()
-            print(text, flush=True)
-    return tell
-
-
 def load(name, attrs, size, root="", seed=0, download=False):
     """Load a data set, one of DATASETS, at `size` x `size` pixels with these attributes; root: its folder.
 
@@ -123,16 +115,20 @@ def load(name, attrs, size, root="", seed=0, download=False):
         raise InputError(f"unknown data set {name!r}: {nearest(name, list(DATASETS))}")
     if len(set(attrs)) < len(attrs):
         raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
-    if download:
-        if name != "celeba":
-            raise InputError(f"--download: only celeba can be fetched, not {name}; put its files under --root")
+    if download and name != "celeba":
+        raise InputError(f"--download: only celeba can be fetched, not {name}; put its files under --root")
+    if not team.first:
+        team.gather("the first process has prepared the files")
+    if download and team.first:
         download_celeba(root)
     if root and not Path(root).is_dir():
         raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
-    layout = (DATASETS[name].__doc__ or "nothing").split(": ")[0]
-    if not root and layout != "nothing":
+    read, layout = DATASETS[name]
+    if layout and not root:
         raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
-    train, test = DATASETS[name](tuple(attrs), size, root, seed)
+    train, test = read(tuple(attrs), size, root, seed)
+    if team.first:
+        team.gather("prepared")
     for part, split in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):
             if not 2 <= n <= len(part) - 2:
@@ -150,7 +146,7 @@ def split(whole, seed):
 def hold_out(groups, seed):
     """Choose 10 % of the groups (of persons, say) for the test part. groups: a name for each of N pictures. Returns bool (N,)."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    chosen = np.random.RandomState(seed).permutation(len(names)) < len(names) / 10      # (the same in every version of numpy)
+    chosen = np.random.RandomState(seed).permutation(len(names)) < len(names) / 10  # (the same in every version of numpy)
     return chosen[group]
 
 
@@ -173,14 +169,14 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
     rng: the CPU torch.Generator that decides all of it (its state is all that a resumed run needs).
     """
     K = data.labels.shape[1]
-    order = data.labels.int().argsort(dim=0, stable=True)        # (N, K) for each attribute: first those without it
-    without = (~data.labels).sum(0)                              # (K,)
+    order = data.labels.int().argsort(dim=0, stable=True)  # (N, K) for each attribute: first those without it
+    without = (~data.labels).sum(0)  # (K,)
     free = torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else 0
-    images = data.images.to(device if data.images.numel() < free / 2 else "cpu")    # bytes: they fit where floats don't
+    images = data.images.to(device if data.images.numel() < free / 2 else "cpu")  # bytes: they fit where floats don't
 
-    def pick(k, has):                                            # a random row for each pair, with or without attribute k
+    def pick(k, has):  # a random row for each pair, with or without attribute k
         count = torch.where(has, len(data) - without[k], without[k])
-        place = torch.rand(batch, generator=rng, dtype=torch.float64) * count       # (as float32 it may round up to count)
+        place = torch.rand(batch, generator=rng, dtype=torch.float64) * count  # (as float32 it may round up to count)
         return order[place.long() + torch.where(has, without[k], 0), k]
 
     def pictures(rows):
@@ -190,20 +186,20 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
 
     while True:
         k = torch.randint(K, (batch,), generator=rng)
-        y_has = (torch.arange(batch) + torch.randint(2, (1,), generator=rng)) % 2 == 0    # every other y has it
+        y_has = (torch.arange(batch) + torch.randint(2, (1,), generator=rng)) % 2 == 0  # every other y has it
         tie = torch.rand(batch, generator=rng) < (ties if K == 1 else 0)
         i, j = pick(k, torch.where(tie, y_has, ~y_has)), pick(k, y_has)
         yield pictures(i), pictures(j), pair_labels(data.labels[i], data.labels[j]).to(device)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Drawn faces: the embedded data set
 
-FACE_ATTRS = ("smile", "mouth_open", "frown", "beard")           # frown: of the brows
+FACE_ATTRS = ("smile", "mouth_open", "frown", "beard")  # frown: of the brows
 SKIN = np.float32([[0.99, 0.86, 0.76], [0.93, 0.74, 0.58], [0.76, 0.55, 0.39], [0.58, 0.40, 0.28], [0.42, 0.28, 0.20]])
 HAIR = np.float32([[0.09, 0.07, 0.07], [0.30, 0.18, 0.10], [0.58, 0.27, 0.12], [0.85, 0.66, 0.34], [0.66, 0.64, 0.62],
                    [0.20, 0.32, 0.50]])
-TRAITS = 43                                                      # numbers that make a person, beside the attributes
+TRAITS = 43  # numbers that make a person, beside the attributes
 
 
 def faces(attrs, size, root="", seed=0, n=10000):
@@ -219,7 +215,7 @@ def faces(attrs, size, root="", seed=0, n=10000):
 
 
 def drawn(attrs, size, root, seed):
-    """nothing: 10,000 drawn faces, 90/10."""
+    """10,000 drawn faces, 90/10."""
     return split(faces(attrs, size, root, seed), seed)
 
 
@@ -246,7 +242,7 @@ def region(faces, k, steps=11):
 
 def draw_faces(person, size, chunk=50):
     """Draw persons, float32 (n, 4 + TRAITS) with the strengths of FACE_ATTRS first. Returns uint8 (n, 3, size, size)."""
-    with ThreadPoolExecutor() as pool:                           # numpy works outside the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # numpy works outside the interpreter's lock
         parts = pool.map(lambda i: _draw(person[i:i + chunk], size), range(0, len(person), chunk))
         return torch.from_numpy(np.concatenate(list(parts)))
 
@@ -256,7 +252,7 @@ def _draw(person, size):
 
     Uses only + - * / sqrt, min and max of float32: they round alike on every machine (sin and exp do not).
     """
-    n, px = len(person), np.float32(2 / size)                   # the picture spans [-1, 1], y down
+    n, px = len(person), np.float32(2 / size)  # the picture spans [-1, 1], y down
     grid = (np.arange(size, dtype=np.float32) + 0.5) * px - 1
     columns = iter(person.T)
     smile, mouth_open, frown, beard = (next(columns)[:, None, None] for _ in FACE_ATTRS)
@@ -276,14 +272,14 @@ def _draw(person, size):
     def ellipse(x, y, rx, ry):
         return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * np.minimum(rx, ry)
 
-    def cover(distance):                                          # 1 inside, 0 outside, a ramp of one pixel between
+    def cover(distance):  # 1 inside, 0 outside, a ramp of one pixel between
         return np.minimum(np.maximum(0.5 - distance / px, 0), 1)
 
     def paint(mask, rgb, rows=slice(None)):
         part = image[:, :, rows]
         part += mask[:, None] * (rgb - part)
 
-    def window(top, bottom):                                      # small parts are drawn in their rows only
+    def window(top, bottom):  # small parts are drawn in their rows only
         rows = slice(int((top + 1) / 2 * size), int((bottom + 1) / 2 * size))
         return rows, grid[None, rows, None] - cy
 
@@ -305,10 +301,10 @@ def _draw(person, size):
     paint(cover(np.maximum(np.abs(x) - 0.45 * w, yw - 0.85)), skin * 0.82, rows)
     rows, yw = window(-0.3, 0.5)
     paint(cover(ellipse(np.abs(x) - w, yw - 0.02, 0.09, 0.14)), skin * 0.9, rows)
-    jaw = 1 - trait(0.0, 0.22) * np.maximum(y, 0)                 # narrower towards the chin
+    jaw = 1 - trait(0.0, 0.22) * np.maximum(y, 0)  # narrower towards the chin
     head = ellipse(x / jaw, y, w, h)
     inside = cover(head)
-    side = trait(-0.35, 0.35)                                     # light from the left or the right
+    side = trait(-0.35, 0.35)  # light from the left or the right
     paint(inside, skin * (1 + side * x)[:, None])
     # beard: grows down from the jaw's edge over cheeks and chin, and thicker
     rows, yw = window(-0.1, 1)
@@ -330,7 +326,7 @@ def _draw(person, size):
     ex = np.abs(x - gaze) - apart
     paint(white * cover(ellipse(ex, yw - eye_y, eye * 0.6, eye * 0.6)), iris, rows)
     paint(white * cover(ellipse(ex, yw - eye_y, eye * 0.3, eye * 0.3)), 0.05, rows)
-    slope = 1.1 * frown - 0.5             # frown: the inner ends go down
+    slope = 1.1 * frown - 0.5  # frown: the inner ends go down
     drop = 0.07 * frown - trait(0.14, 0.2) - 0.03
     curve = eye_y - eye + drop + 0.08 - slope * ax + trait(0.5, 2.0) * ax ** 2
     paint(cover(np.maximum(np.abs(yw - curve) - trait(0.03, 0.05), np.abs(ax) - 0.14)), hair * 0.4, rows)
@@ -344,7 +340,7 @@ def _draw(person, size):
     t = np.minimum((x / mx) ** 2, 1)
     bend = 0.32 * (smile - 0.5)
     off = yw - my * h / 0.66 - bend * (0.5 - t)
-    steep = np.sqrt(1 + (2 * bend * x / mx ** 2) ** 2)            # distance along the normal, not along y
+    steep = np.sqrt(1 + (2 * bend * x / mx ** 2) ** 2)  # distance along the normal, not along y
     gap = 0.14 * mouth_open * (1 - t)
     ends = np.abs(x) - mx
     red = np.minimum(skin * np.float32([0.72, 0.42, 0.42])[:, None, None] + np.float32([0.16, 0, 0.02])[:, None, None], 1)
@@ -357,11 +353,11 @@ def _draw(person, size):
     return (np.minimum(np.maximum(image, 0), 1) * 255 + 0.5).astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Data sets of picture files
 
 SHORT = {"smile": "smiling", "mouth_open": "mouth_slightly_open", "gender": "male", "cheekbones": "high_cheekbones",
-         "frown": "frowning"}                                    # the paper's names for attributes of CelebA and LFWA
+         "frown": "frowning"}  # the paper's names for attributes of CelebA and LFWA
 
 
 def columns(attrs, names, source):
@@ -425,14 +421,14 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
             about = os.stat(files[i])
         except OSError:
             raise InputError(f"{files[i]}: there is no such picture, but a line of {name}'s files names it") from None
-        name_of = os.fsencode(os.path.relpath(files[i], root))   # bytes: it may be no UTF-8
+        name_of = os.fsencode(os.path.relpath(files[i], root))  # bytes: it may be no UTF-8
         digest.update(name_of + f" {about.st_size} {about.st_mtime_ns}\n".encode())
     images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
                             lambda place: read_picture(files[order[place]], size, halves and halves[order[place]]), size)
-    good = np.delete(order, broken)                              # the pictures in the file, row by row
+    good = np.delete(order, broken)  # the pictures in the file, row by row
     cut = int((~is_test[good]).sum())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                          # torch's: the array cannot be written to; nobody does
+        warnings.simplefilter("ignore")  # torch's: the array cannot be written to; nobody does
         images = torch.from_numpy(images)
     whole = Data(images[:len(good)], torch.from_numpy(np.asarray(labels)[good]), attrs)
     return whole[:cut], whole[cut:]
@@ -450,23 +446,28 @@ def decode(path, key, n, read, size, chunk=256):
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the data "
                              f"set's files into a folder of your own and name that")
-        with alone(path.with_suffix(".lock")):
-            if kept(path, "", key, n, size, "r")[0] is None:     # (another process may have made it meanwhile)
+        with alone(path.parent):
+            if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
         pictures, state = kept(path, "", key, n, size, "r")
     return pictures, state["broken"]
 
 
 @contextmanager
-def alone(path):
-    """Within it, no other process of this machine is: a second one waits (not on Windows: they would fail there)."""
-    with open(path, "w") as file:
-        try:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):                           # Windows; a network's disk that knows no locks
-            pass
+def alone(folder):
+    """Within it, no other process of this machine is, for this folder: a second one waits (not on Windows)."""
+    lock = None
+    try:
+        import fcntl
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except (ImportError, OSError):  # Windows; a network's disk that knows no locks
+        pass
+    try:
         yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def kept(path, end, key, n, size, mode):
@@ -474,7 +475,7 @@ def kept(path, end, key, n, size, mode):
     try:
         state = json.loads(path.with_suffix(f".json{end}").read_text())
         file = path.with_suffix(f".npy{end}")
-        if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:     # (to write into a file, numpy makes it longer)
+        if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:  # (to write into a file, numpy makes it longer)
             pictures = np.lib.format.open_memmap(file, mode)
             if pictures.shape == (n, 3, size, size):
                 return pictures, state
@@ -494,7 +495,7 @@ def build(path, key, n, read, size, chunk):
     part, part_note = path.with_suffix(".npy.part"), path.with_suffix(".json.part")
     pictures, state = kept(path, ".part", key, n, size, "r+")
     if pictures is None:
-        part_note.unlink(missing_ok=True)                        # of an older build
+        part_note.unlink(missing_ok=True)  # of an older build
         gigabytes = n * 3 * size ** 2 / 1e9
         if shutil.disk_usage(path.parent).free < gigabytes * 1e9:
             raise InputError(f"{path.parent}: {gigabytes:.1f} GB are needed there for the resized pictures: make room, "
@@ -502,7 +503,7 @@ def build(path, key, n, read, size, chunk):
         pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (n, 3, size, size))
         state = {"key": key, "done": 0, "broken": []}
     tell = teller()
-    with ThreadPoolExecutor() as pool:                           # Pillow works outside the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
         while state["done"] < n:
             places = range(state["done"], min(n, state["done"] + chunk))
             for place, picture in zip(places, pool.map(attempt, places)):
@@ -519,7 +520,7 @@ def build(path, key, n, read, size, chunk):
             pictures.flush()
             part_note.write_text(json.dumps(state))
             tell(f"reading pictures, once: {state['done']} of {n}")
-    del pictures                                                 # (Windows renames no file that is open)
+    del pictures  # (Windows renames no file that is open)
     path.with_suffix(".json").unlink(missing_ok=True)
     os.replace(part, path.with_suffix(".npy"))
     os.replace(part_note, path.with_suffix(".json"))
@@ -529,7 +530,7 @@ def build(path, key, n, read, size, chunk):
 
 
 def celeba(attrs, size, root, seed):
-    """list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these): CelebA, its own partition."""
+    """CelebA, its own partition."""
     root = Path(root) / "celeba" if (Path(root) / "celeba" / "list_attr_celeba.txt").is_file() else Path(root)
     names, files, labels = celeba_labels(root / "list_attr_celeba.txt", root / "img_align_celeba", attrs)
     path = root / "list_eval_partition.txt"
@@ -541,7 +542,7 @@ def celeba(attrs, size, root, seed):
 
 
 def celeba_hq(attrs, size, root, seed):
-    """CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt: CelebA-HQ as CelebAMask-HQ has it, 90/10."""
+    """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
     root = Path(root)
     _, files, labels = celeba_labels(root / "CelebAMask-HQ-attribute-anno.txt", root / "CelebA-HQ-img", attrs)
     return from_files("celeba-hq", root, files, labels, attrs, size, hold_out(range(len(files)), seed))
@@ -563,7 +564,7 @@ def celeba_labels(path, folder, attrs):
 
 
 def lfwa(attrs, size, root, seed):
-    """lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/): LFW with attributes, 90/10 by person."""
+    """LFW with its attributes, 90/10 by person."""
     root = Path(root)
     path = root / "lfw_attributes.txt"
     _, header, *lines = [*lines_of(path), "", ""]
@@ -581,7 +582,7 @@ def lfwa(attrs, size, root, seed):
 
 
 def edges2shoes(attrs, size, root, seed):
-    """train/*.jpg and val/*.jpg: pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
+    """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
     train, val = (sorted(map(str, (Path(root) / part).glob("*.jpg"))) for part in ("train", "val"))
     if not train or not val:
@@ -593,10 +594,10 @@ def edges2shoes(attrs, size, root, seed):
 
 
 def folder(attrs, size, root, seed):
-    """two folders of pictures, one for each class: --attr NAME is the folder whose pictures have the attribute, 90/10."""
+    """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it, 90/10."""
     root = Path(root)
     classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    same = {unicodedata.normalize("NFC", name): name for name in classes}        # macOS may write an umlaut as two characters
+    same = {unicodedata.normalize("NFC", name): name for name in classes}  # macOS may write an umlaut as two characters
     attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
@@ -617,12 +618,158 @@ def download_celeba(root):
         raise InputError("--download needs --root, the folder to put CelebA into")
     try:
         CelebA(root, download=True)
-    except Exception as error:                                   # no gdown, no network, Google Drive's quota, a broken archive
+    except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
         raise InputError(f"CelebA could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
                          f"quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and list_eval_partition.txt "
                          f"from the CelebA page into {Path(root) / 'celeba'}") from None
 
 
-# name: function(attrs, size, root, seed) -> (train, test); its docstring begins with what lies under root
-DATASETS = {"faces": drawn, "folder": folder, "celeba": celeba, "celeba-hq": celeba_hq, "lfwa": lfwa, "edges2shoes": edges2shoes}
+# name: function(attrs, size, root, seed) -> (train, test), and what lies under root
+DATASETS = {
+    "faces": (drawn, ""),
+    "folder": (folder, "two folders of pictures, one for each class"),
+    "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these)"),
+    "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
+    "lfwa": (lfwa, "lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/)"),
+    "edges2shoes": (edges2shoes, "train/*.jpg and val/*.jpg")}
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What the programs of this repository share: mistakes, files, devices, processes
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are InputErrors: one line, as for every other mistake."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message):
+        raise InputError(f"{message}; see python {self.prog} --help")
+
+
+def exit_code(program, command, argv):
+    """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
+    try:
+        return command(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        message = error
+    except OSError as error:  # a full disk, a folder in a file's place ...
+        message = f"{error}; look there, or name another folder"
+    except (MemoryError, RuntimeError) as error:  # torch tells it in several ways
+        short = re.search("out of memory|allocate memory|not enough memory", str(error))
+        if not short and not isinstance(error, MemoryError):
+            raise
+        message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
+    except KeyboardInterrupt:
+        return 130
+    if team.first:
+        print(f"{program}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def show(value):
+    """A setting's value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def in_a_line(error):
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def teller():
+    """A function that shows a line of progress on stdout: rewritten in place in a terminal, else one every ten seconds."""
+    shown = -10.0
+
+    def tell(text):
+        nonlocal shown
+        if sys.stdout.isatty():
+            print("\r" + text[:79].ljust(79), end="" if text else "\r", flush=True)
+        elif text and time.monotonic() - shown >= 10:
+            shown = time.monotonic()
+            print(text, flush=True)
+    return tell
+
+
+def make_folder(out):
+    """Make the folder `out` and see that it can be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror}); name another folder") from None
+
+
+def store(state, path):
+    """torch.save, but to another name first and then renamed: a whole file is there at any moment."""
+    new = path.with_name(path.name + ".new")
+    try:
+        with open(new, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # or the name might reach the disk before what it names
+    except RuntimeError as error:  # torch's word for a full disk
+        raise OSError(f"{new}: {error}") from None
+    os.replace(new, path)
+
+
+def choose_device(name):
+    """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        if torch.device(name).type in ("cpu", "cuda", "mps"):
+            return torch.zeros(1, device=name).device  # cuda:0 for cuda
+    except (RuntimeError, AssertionError):  # AssertionError: torch without cuda
+        pass
+    raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out")
+
+
+class Team:
+    """The processes of torchrun, or this one alone: no other place knows how they come to be and talk."""
+    number, size = 0, 1
+
+    @property
+    def first(self):
+        """Whether this is the process that writes and speaks."""
+        return self.number == 0
+
+    @property
+    def start(self):
+        """What stands before the program's name on the command line."""
+        return "python" if self.size == 1 else f"torchrun --nproc-per-node {self.size}"
+
+    def join(self, device):
+        """Under torchrun, which sets LOCAL_RANK and more, become one of its processes, with a GPU of its own."""
+        if "LOCAL_RANK" in os.environ and not dist.is_initialized():
+            if torch.cuda.is_available() and device != "cpu":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group(timeout=timedelta(hours=12))  # the first one may have to prepare pictures
+            self.number, self.size = dist.get_rank(), dist.get_world_size()
+
+    def leave(self):
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def average(self, tensors):
+        """Each of the tensors becomes its mean over the processes, in one message."""
+        if self.size > 1:
+            flat = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(flat)
+            for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
+                t.copy_(mean.view_as(t))
+
+    def gather(self, value):
+        """The values of all processes, a list in their order; nobody goes on before all have come to this."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def say(self, text):
+        if self.first:
+            print(text, flush=True)
+
+
+team = Team()

@@ -1,8 +1,8 @@
-"""How good is a run? The paper's metrics and figures (App. D, Fig. 5 .. 11), then what it could not measure: the truth.
+"""Everything that is measured, drawn or reported: a run while it trains, a picture edited by it, and its final marks.
 
     python eval.py runs/smile                           all metrics, printed and in runs/smile/eval.json; figures beside it
     python eval.py runs/smile --metrics ssim ranker     some of them
-    python eval.py runs/smile runs/no-rivals            several runs in one table and one Fig. 7, judged by the first run's ranker
+    python eval.py runs/smile runs/no-rivals            several runs in one table and one Fig. 7, judged by the first's ranker
 
     metric         the question                                                  the answer
     ssim           are the steps of the sweep even? (Eq. 8)                      ssim, ssim_score
@@ -13,17 +13,19 @@
     truth          how strong is the attribute in truth, and what else moved?    strength_judge, truth_scores
 
 The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (the sweep and +-0.5), K attributes.
-The judges are trained once for a data set and kept in runs/judges. Neither they nor the truth ever touch TRIP's training.
+The judges are trained once for a data set and kept in runs/judges. Neither they nor the truth touch TRIP's training.
 """
 
-import argparse
+import csv
 import hashlib
 import json
 import math
+import pickle
+import shutil
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +37,258 @@ from torchvision.models import resnet18
 
 import data
 import trip
-from data import InputError
+from data import InputError, team
 
-SWEEP = [i / 5 for i in range(-5, 6)]                                           # Fig. 5, Eq. 8
-LEVELS = [-1.0, -0.5, 0.0, 0.5, 1.0]                                            # Fig. 6, and the table in Fig. 7
-V = np.array(sorted({*SWEEP, *LEVELS}))                                         # every picture is translated with these
+SWEEP = [i / 5 for i in range(-5, 6)]  # Fig. 5, Eq. 8
+LEVELS = [-1.0, -0.5, 0.0, 0.5, 1.0]  # Fig. 6, and the table in Fig. 7
+V = np.array(sorted({*SWEEP, *LEVELS}))  # every picture is translated with these
 AT_SWEEP, AT_LEVELS, AT_ZERO = np.searchsorted(V, SWEEP), np.searchsorted(V, LEVELS), V.tolist().index(0)
 METRICS = ("ssim", "aas", "fid", "ranker", "preservation", "truth")
-JUDGES = Path("runs") / "judges"
+OUTPUTS = ("real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus")  # r or v = +1, 0, -1
+EARLY = 100  # iterations of ranking, as in Fig. 11b
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
+# A run while it trains
+
+def in_parts(function, *inputs):
+    """function(*inputs), (N, ...), computed in parts of few enough pixels for any memory; inputs: pictures first."""
+    n = max(1, 2 ** 17 // inputs[0][0, 0].numel())
+    return torch.cat([function(*part) for part in zip(*(whole.split(n) for whole in inputs))])
+
+
+@torch.no_grad()
+def translate(G, x, v):
+    """Redraw every picture with every strength; G in evaluation mode.
+
+    x: float (N, 3, H, W) in [-1, 1]; v: (M, K), or (M,) for one attribute. Returns (N, M, 3, H, W) in [-1, 1].
+    """
+    v = torch.as_tensor(v, dtype=x.dtype, device=x.device)
+    v = v[:, None] if v.dim() == 1 else v
+    training = G.training
+    G.eval()
+    ys = [in_parts(G, x, strength.expand(len(x), -1)) for strength in v]
+    G.train(training)
+    return torch.stack(ys, 1)
+
+
+def asked(has):
+    """The paper's footnote 3: v < 0 is asked of pictures that have the attribute, v > 0 of those without (v = 0 of all).
+
+    has: bool tensor. Returns the strength of the swap, -1.0 or 1.0, of the same shape.
+    """
+    return torch.where(has, -1.0, 1.0)
+
+
+def probe(test_data, device, n=128):
+    """The held-out pictures that a run is measured on: for each attribute as many with it as without, about n in all.
+
+    Returns pictures float (n, 3, H, W) and labels bool (n, K); a picture may be there for several attributes.
+    """
+    K = len(test_data.attrs)
+    rows = torch.cat([torch.where(test_data.labels[:, k] == has)[0][:max(2, n // (2 * K))]
+                      for k in range(K) for has in (True, False)])
+    return data.as_float(test_data.images[rows]).to(device), test_data.labels[rows].to(device)
+
+
+@torch.no_grad()
+def measure(run, x, labels):
+    """What the ranker says of held-out pairs (Fig. 6, 7, 11), by footnote 3. x: float (n, 3, H, W), labels: bool (n, K).
+
+    Returns two dicts. The outputs: real_plus, real_zero, real_minus (pairs with r = +1, 0, -1), gen_plus, gen_zero,
+    gen_minus (v), each a list of K tensors. The row: their means and, for generated pairs, stds, pair_accuracy, the
+    share of real pairs with r = +-1 whose sign is right (each a list of K numbers), and recon_l1, mean |G(x, 0) - x|.
+    """
+    G, R = run.G, run.R
+    n, K = labels.shape
+    fx = in_parts(R.features, x)
+    shifts = (1, n // 2 - 1, n // 2, n // 2 + 1)  # each with four others, near and far: `probe` sorts them by labels
+    real = torch.cat([R.rank(fx, fx.roll(s, 0)) for s in shifts])
+    r = torch.cat([labels.roll(s, 0).int() - labels.int() for s in shifts])
+    back = translate(G, x, torch.zeros(1, K))[:, 0]
+    zero = R.rank(fx, in_parts(R.features, back))
+    outputs = {name: [] for name in OUTPUTS}
+    training = G.training
+    G.eval()
+    for k in range(K):
+        has = labels[:, k]
+        v = x.new_zeros(n, K)
+        v[:, k] = asked(has)
+        moved = R.rank(fx, in_parts(R.features, in_parts(G, x, v)))[:, k]
+        found = (real[r[:, k] == 1, k], real[r[:, k] == 0, k], real[r[:, k] == -1, k],
+                 moved[~has], zero[:, k], moved[has])
+        for name, value in zip(OUTPUTS, found):
+            outputs[name].append(value.cpu())
+    G.train(training)
+    row = {name: [u.mean().item() for u in outputs[name]] for name in OUTPUTS}
+    row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
+    row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
+                            for p, m in zip(outputs["real_plus"], outputs["real_minus"])]
+    row["recon_l1"] = trip.l1(back, x).item()
+    return outputs, row
+
+
+def mean_losses(run):
+    """The means of the losses since the last measurement; raises Diverged where one was not finite."""
+    numbers = {name: torch.stack(losses).tolist() for name, losses in run.recent.items()}
+    bad = [(run.step - len(losses) + 1 + i, name, loss) for name, losses in numbers.items()
+           for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        raise trip.Diverged("iteration {}: the loss {} is {}".format(*min(bad, key=lambda found: found[0])))
+    return {name: sum(losses) / len(losses) for name, losses in numbers.items()}
+
+
+def watch(run, train_data, test_data):
+    """trip.train(run, ...) on this data, measured on held-out pictures now and then. To be iterated over.
+
+    Yields a record for each iteration: a dict of `step` and the losses (tensors); where the run was measured, also of
+    what `measure` found. run.history keeps these, with the losses' means since the last one, run.snapshots the raw
+    outputs at the start, after EARLY iterations of ranking and at the end. Raises Diverged where a loss is not finite.
+    """
+    c = run.config
+    stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
+    held_out = probe(test_data, run.device)
+    early = run.warmup + min(EARLY, (c.steps - run.warmup) // 10)
+    if run.step == 0:
+        run.snapshots["start"], _ = measure(run, *held_out)
+    started = time.perf_counter()
+    for losses in trip.train(run, stream):
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        for name, loss in losses.items():
+            run.recent.setdefault(name, []).append(loss)
+        record, means = {"step": run.step, **losses}, {}
+        measuring = run.step % c.measure_every == 0 or run.step in (early, c.steps)
+        if measuring or run.step % 10 == 0 or run.step % c.save_every == 0:  # (not always: a GPU would wait for it)
+            means = mean_losses(run)
+        if measuring and team.first:
+            outputs, row = measure(run, *held_out)
+            if run.step == c.steps:
+                run.snapshots["end"] = outputs
+            elif run.step == early:
+                run.snapshots.setdefault("early", outputs)
+            record |= row
+            run.history.append({"step": run.step, **means, **row})
+        if measuring:
+            run.recent = {}
+        run.seconds += time.perf_counter() - started  # without what the caller does now
+        yield record
+        started = time.perf_counter()
+
+
+def progress(run):
+    """A function of a record that shows a line: rewritten in place in a terminal, else one for each measurement."""
+    first, started, means = run.step, time.perf_counter(), ""
+
+    def tell(record):
+        nonlocal means
+        c, rate = run.config, (run.step - first) / (time.perf_counter() - started)
+        if "gen_plus" in record:
+            means = "  ".join(f"{label} {np.mean(record[kind + '_plus']):+.2f} {np.mean(record[kind + '_minus']):+.2f}"
+                              for label, kind in (("real", "real"), ("generated", "gen")))
+        left = int((c.steps - run.step) / rate)
+        line = (f"iteration {run.step}/{c.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  {means}"
+                f"{'' if run.step > run.warmup else '  (warm-up)'}")
+        width = shutil.get_terminal_size().columns - 1
+        if sys.stdout.isatty() and team.first:
+            print("\r" + line[:width].ljust(width), end="" if run.step < c.steps else "\n", flush=True)
+        elif "gen_plus" in record:
+            team.say(line)
+    return tell
+
+
+def summarise(run):
+    """The last fifth of the iterations, but at least the last 10 measurements, averaged: the numbers of summary.json."""
+    rows = [h for h in run.history if h["step"] > 0.8 * run.config.steps]
+    rows = run.history[-max(10, len(rows)):]
+    single = len(run.config.attr) == 1
+    summary = {}
+    for name in rows[-1]:
+        if name in ("recon_l1", "pair_accuracy") or name.startswith(("real_", "gen_")):
+            mean = np.mean([h[name] for h in rows], 0)
+            summary[name] = mean.item() if np.ndim(mean) == 0 or single else mean.tolist()
+    return summary | {"seconds": run.seconds, "steps": run.step, "seed": run.config.seed, "device": run.device.type,
+                      "config": asdict(run.config)}
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The report of a run, and pictures edited by it
+
+# what a run's folder may hold, this file's figures among it: --overwrite removes all
+FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png",
+         "summary.json", "edit.png", "eval.json", "fig*.png", "truth.png", "truth.*.png")
+
+
+def remove(out):
+    """Remove the files of a run from its folder, and nothing else."""
+    for pattern in FILES:
+        for path in out.glob(pattern):
+            path.unlink()
+
+
+def cells(row, attrs):
+    """A record as cells of a table: for several attributes, real_plus -> real_plus.smile, real_plus.frown, ..."""
+    found = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            found |= {name if len(attrs) == 1 else f"{name}.{attr}": u for attr, u in zip(attrs, value)}
+        else:
+            found[name] = value
+    return found
+
+
+def report(run, out, test_data):
+    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); summary.json at the end."""
+    attrs = run.config.attr
+    rows = [cells(row, attrs) for row in run.history]
+    with open(out / "history.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    np.savez(out / "ranker.npz", **{f"{moment}.{name}.{attr}": u.numpy() for moment, outputs in run.snapshots.items()
+                                    for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
+    fig_densities(run).savefig(out / "ranker.png", dpi=100)
+    for k, attr in enumerate(attrs):
+        fig_strips(run, test_data, k).savefig(out / ("samples.png" if k == 0 else f"samples.{attr}.png"), dpi=100)
+    if run.step >= run.config.steps:
+        (out / "summary.json").write_text(json.dumps(summarise(run), indent=2) + "\n")
+
+
+def edit(run, out, images, strengths=None):
+    """Apply the run to picture files of any size, and write the strip out/edit.png. Returns the exit code 0.
+
+    strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time.
+    """
+    K = len(run.config.attr)
+    if strengths is None:
+        rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
+    else:
+        rows = [strength(text, K) for text in strengths]
+    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
+    x = data.as_float(x).to(run.device)
+    data.make_folder(out)
+    if any(abs(u) > 1 for row in rows for u in row):
+        print("warning: a strength outside -1 .. 1 is one that the model never saw", file=sys.stderr)
+    if run.config.data == "faces":
+        print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
+    names = [",".join(f"{u:+g}" for u in row) for row in rows]
+    figure = strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
+    figure.savefig(out / "edit.png", dpi=100)
+    print(f"wrote {out / 'edit.png'}")
+    return 0
+
+
+def strength(text, K):
+    """One strength of --v: K numbers with commas between."""
+    try:
+        v = [float(u) for u in text.split(",")]
+    except ValueError:
+        v = []
+    if len(v) != K or not all(-100 <= u <= 100 for u in v):
+        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, from -1 to 1, like {','.join(['0.5'] * K)}")
+    return v
+
+
+# ------------------------------------------------------------------------------------------------------------
 # Measures
 
 def ssim(a, b, data_range=2.0):
@@ -57,7 +300,7 @@ def ssim(a, b, data_range=2.0):
     window = torch.exp(-torch.arange(-5.0, 6.0, device=a.device) ** 2 / (2 * 1.5 ** 2))
     window = window / window.sum()
 
-    def blur(x):                                                                # its rows, then its columns
+    def blur(x):  # its rows, then its columns
         x = F.conv2d(x.flatten(0, 1)[:, None], window[None, None, None, :])
         return F.conv2d(x, window[None, None, :, None]).unflatten(0, a.shape[:2])[:, :, 0]
 
@@ -81,13 +324,13 @@ def frechet_distance(a, b):
     """
     a, b = (torch.as_tensor(x).double().cpu() for x in (a, b))
 
-    def root(x):                                                                # A: (min(n, d), d)
+    def root(x):  # A: (min(n, d), d)
         return torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
 
     A, B = root(a), root(b)
     means = ((a.mean(0) - b.mean(0)) ** 2).sum()
     distance = means + (A ** 2).sum() + (B ** 2).sum() - 2 * torch.linalg.matrix_norm(A @ B.T, "nuc")
-    return max(0.0, distance.item())                                            # rounding may leave -1e-12
+    return max(0.0, distance.item())  # rounding may leave -1e-12
 
 
 def correlation(a, b):
@@ -99,21 +342,21 @@ def correlation(a, b):
 
 def ranks(x):
     """Ranks along the last axis; equal values share their mean rank, as Spearman's correlation asks."""
-    above = x[..., :, None] > x[..., None, :]                                   # (..., i, j): x_i is above x_j
+    above = x[..., :, None] > x[..., None, :]  # (..., i, j): x_i is above x_j
     return (above.sum(-1) + x.shape[-1] - above.sum(-2) + 1) / 2
 
 
-def asked(has):
-    """The paper's footnote 3: v < 0 is asked of pictures that have the attribute, v > 0 of those without, v = 0 of all.
-
-    has: bool (N,). Returns bool (N, V).
-    """
-    return (V == 0) | ((V < 0) == has[:, None])
+def where_asked(has):
+    """Footnote 3 along V: which strengths are asked of which pictures. has: bool tensor (N,). Returns bool array (N, V)."""
+    return (V == 0) | (np.sign(V) == asked(has).numpy()[:, None])
 
 
 def ranker_scores(R, has):
-    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; Pearson's correlation with v. R: (N, V)."""
-    mask = asked(has)
+    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; Pearson's correlation with v.
+
+    R: (N, V); has: bool tensor (N,).
+    """
+    mask = where_asked(has)
     mean = np.array([R[mask[:, i], i].mean() for i in range(len(V))])
     std = np.array([R[mask[:, i], i].std() for i in range(len(V))])
     return {"ranker_mean": mean[AT_LEVELS].tolist(), "ranker_std": std[AT_LEVELS].tolist(),
@@ -149,7 +392,7 @@ def truth_scores(seen, before, truth, k, trained):
             "judge_r2": (1 - ((before - truth) ** 2).sum(0) / ((truth - truth.mean(0)) ** 2).sum(0)).tolist()}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Judges
 
 def fit(net, pictures, targets, loss, steps, batch, lr, tell):
@@ -172,33 +415,33 @@ def fit(net, pictures, targets, loss, steps, batch, lr, tell):
         tell(f"{step + 1}/{steps}")
 
 
-def judge(kind, make, train, device, *about):
-    """The judge `make()` after `train(net)`; the one in runs/judges, if it is of the same make and was trained on the same.
+def judge(kind, make, train, device, folder, *about):
+    """The judge `make()` after `train(net)`; the one in `folder`, if it is of the same make and was trained on the same.
 
     about: what else decides how it turns out: tensors (pictures, labels) and numbers (of steps ...).
     """
     def fresh():
         with torch.random.fork_rng():
-            torch.manual_seed(0)                                                # decides the first weights
+            torch.manual_seed(0)  # decides the first weights
             return make().to(device)
 
     net = fresh()
     digest = hashlib.sha256(repr(net).encode())
     for part in about:
         digest.update(part.contiguous().numpy() if isinstance(part, torch.Tensor) else repr(part).encode())
-    path = JUDGES / f"{kind}-{digest.hexdigest()[:12]}.pt"
-    try:
-        net.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-        return net.eval()
-    except Exception:                                                           # not there, or damaged
-        net = fresh()
-    trip.make_folder(JUDGES)
-    train(net)
-    trip.store(net.state_dict(), path)
+    path = Path(folder) / f"{kind}-{digest.hexdigest()[:12]}.pt"
+    try:  # (read to the CPU: no trouble of a GPU is taken for a damaged file)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):  # not there, or damaged
+        data.make_folder(path.parent)
+        train(net)
+        data.store(net.state_dict(), path)
+    else:
+        net.load_state_dict(state)
     return net.eval()
 
 
-def classifier(train_data, device, tell, steps=200):
+def classifier(train_data, device, tell, folder, steps=200):
     """AAS's judge: a ResNet-18, trained from nothing on the labels of the training pictures. (N, 3, H, W) -> (N, K) logits."""
     pictures, labels = train_data.images, train_data.labels
 
@@ -206,8 +449,8 @@ def classifier(train_data, device, tell, steps=200):
         fit(net, pictures, labels.float(), F.binary_cross_entropy_with_logits, steps, 64, 2e-3,
             lambda text: tell(f"training the ResNet-18 of AAS: {text}"))
 
-    return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]), train, device, pictures[::max(1, len(pictures) // 500)],
-                 labels, steps)
+    return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]), train, device, folder,
+                 pictures[::max(1, len(pictures) // 500)], labels, steps)
 
 
 def resnet_features(net, x):
@@ -222,10 +465,15 @@ def inception(device):
     """
     try:
         from pytorch_fid.inception import InceptionV3
-        net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).to(device).eval()
-    except (ImportError, OSError, RuntimeError, EOFError):                      # no package, no network, a broken download
+        net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # on the CPU: no trouble of a GPU ends here
+    except (ImportError, OSError, EOFError):  # no package, no network
         return None
-    return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)     # as if read from files of 8 bits
+    except RuntimeError as error:
+        if "hash" in str(error) or "zip archive" in str(error):  # a broken download
+            return None
+        raise
+    net = net.to(device).eval()
+    return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)  # as if read from files of 8 bits
 
 
 class Brighten(nn.Module):
@@ -235,7 +483,7 @@ class Brighten(nn.Module):
         return 2 * ((x + 1) / 2).clamp(min=1e-3).sqrt() - 1
 
 
-def strength_judge(size, device, tell, steps=2500, faces=20000):
+def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
     """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, size, size) -> (N, 4), about 0 .. 1.
 
     A plain convolutional network. It learns from drawn faces of its own: no training and no test part has them.
@@ -245,7 +493,7 @@ def strength_judge(size, device, tell, steps=2500, faces=20000):
 
     def make():
         layers, channels = [Brighten()], [3, 24, 48, 96, 96, 96, 96, 96, 96]
-        for c, d in list(zip(channels, channels[1:]))[:int(math.log2(size)) - 2]:       # ends at 4 x 4, as the ranker does
+        for c, d in list(zip(channels, channels[1:]))[:int(math.log2(size)) - 2]:  # ends at 4 x 4, as the ranker does
             layers += [nn.Conv2d(c, d, 4, 2, 1), nn.BatchNorm2d(d), nn.ReLU()]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * d, 256), nn.BatchNorm1d(256), nn.ReLU(),
                              nn.Linear(256, len(data.FACE_ATTRS)))
@@ -256,33 +504,33 @@ def strength_judge(size, device, tell, steps=2500, faces=20000):
         fit(net, pool.images, pool.strength, F.mse_loss, steps, 64, 6e-3,
             lambda text: tell(f"training the judge of strengths: {text}"))
 
-    return judge("strength", make, train, device, own(20).images, steps, faces)     # 20: the way faces are drawn
+    return judge("strength", make, train, device, folder, own(20).images, steps, faces)  # 20: the way faces are drawn
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # A run under all instruments
 
 @dataclass
 class Judges:
     """Whom the metrics ask; None where no metric does. All take pictures float (n, 3, H, W) and are in evaluation mode."""
-    classifier: nn.Module = None                                                # -> (n, K) logits
-    features: object = None                                                     # -> (n, d), for the Frechet distance
-    features_name: str = "fid"                                                  # or frechet_resnet18
-    strengths: nn.Module = None                                                 # -> (n, 4), for drawn faces
-    first_ranker: nn.Module = None                                              # the R of the first of several runs
+    classifier: nn.Module = None  # -> (n, K) logits
+    features: object = None  # -> (n, d), for the Frechet distance
+    features_name: str = "fid"  # or frechet_resnet18
+    strengths: nn.Module = None  # -> (n, 4), for drawn faces
+    first_ranker: nn.Module = None  # the R of the first of several runs
 
 
-def call_judges(metrics, train_data, device, tell):
-    """The Judges that these metrics need, trained on the training part or taken from runs/judges."""
+def call_judges(metrics, train_data, device, tell, folder):
+    """The Judges that these metrics need, trained on the training part, or taken from `folder` if they are there."""
     judges = Judges()
     if "fid" in metrics:
         judges.features = inception(device)
     if "aas" in metrics or ("fid" in metrics and not judges.features):
-        judges.classifier = classifier(train_data, device, tell)
+        judges.classifier = classifier(train_data, device, tell, folder)
     if "fid" in metrics and not judges.features:
         judges.features, judges.features_name = lambda x: resnet_features(judges.classifier, x), "frechet_resnet18"
     if "truth" in metrics and train_data.person is not None:
-        judges.strengths = strength_judge(train_data.images.shape[-1], device, tell)
+        judges.strengths = strength_judge(train_data.images.shape[-1], device, tell, folder)
     return judges
 
 
@@ -294,14 +542,14 @@ def read(run, k, test, judges, metrics, tell):
     """
     outside = None
     if "preservation" in metrics and test.person is not None:
-        outside = ~data.region(test, k).to(run.device)                          # (N, 1, H, W): beyond the attribute's reach
+        outside = ~data.region(test, k).to(run.device)  # (N, 1, H, W): beyond the attribute's reach
     v = torch.zeros(len(V), len(run.config.attr))
     v[:, k] = torch.from_numpy(V)
     readings = defaultdict(list)
     for rows in torch.arange(len(test)).split(16):
         x = data.as_float(test.images[rows]).to(run.device)
-        y = trip.translate(run.G, x, v)                                         # (n, V, 3, H, W)
-        swapped = y[torch.arange(len(x)), torch.where(test.labels[rows, k], 0, len(V) - 1)]
+        y = translate(run.G, x, v)  # (n, V, 3, H, W)
+        swapped = y[torch.arange(len(x)), torch.where(asked(test.labels[rows, k]) < 0, 0, len(V) - 1)]
         now = {}
         if "ssim" in metrics:
             now["ssim"] = torch.stack([ssim(y[:, i], y[:, j]) for i, j in zip(AT_SWEEP, AT_SWEEP[1:])], 1)
@@ -316,7 +564,7 @@ def read(run, k, test, judges, metrics, tell):
             if judges.first_ranker:
                 now["R_first"] = rank_all(judges.first_ranker, x, y)[..., k]
         if "preservation" in metrics:
-            change = (y - x[:, None]).abs().mean(2)                             # (n, V, H, W)
+            change = (y - x[:, None]).abs().mean(2)  # (n, V, H, W)
             now["change"] = change.mean((2, 3))
             if outside is not None:
                 now["outside"] = (change * outside[rows]).sum((2, 3)) / outside[rows].sum((2, 3))
@@ -340,10 +588,10 @@ class Result:
     """What is found out about one attribute of one run. The figures draw it."""
     folder: str
     run: trip.Run
-    k: int                                                                      # the number of the attribute
+    k: int  # the number of the attribute
     test: data.Data
-    readings: dict                                                              # name -> array (N, ...), see `read`
-    scores: dict                                                                # name -> number, or list of numbers
+    readings: dict  # name -> array (N, ...), see `read`
+    scores: dict  # name -> number, or list of numbers
 
     @property
     def attr(self):
@@ -361,12 +609,12 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
     results = []
     for k, attr in enumerate(test.attrs):
         readings = read(run, k, test, judges, metrics, tell)
-        has, scores = test.labels[:, k].numpy(), {}
+        has, scores = test.labels[:, k], {}
         if "ssim" in metrics:
             scores["ssim_score"] = ssim_score(readings["ssim"])
         if "aas" in metrics:
-            scores["aas"] = 100 * (readings["said_swapped"] != has).mean().item()
-            scores["aas_judge"] = 100 * (readings["said"] == has).mean().item()
+            scores["aas"] = 100 * (readings["said_swapped"] != has.numpy()).mean().item()
+            scores["aas_judge"] = 100 * (readings["said"] == has.numpy()).mean().item()
         if "fid" in metrics:
             scores[judges.features_name] = frechet_distance(readings["features"], readings["features_swapped"])
         if "ranker" in metrics:
@@ -389,11 +637,11 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     metrics: some of METRICS; None: all that the data set allows. Of several runs, the first one's ranker judges all.
     root: where the data set is now, if not where it was in training; tell: called with a line of progress. Raises InputError.
     """
-    folders, device = (folder, *others), trip.choose_device(device)
+    folders, device = (folder, *others), data.choose_device(device)
     for metric in metrics or ():
         if metric not in METRICS:
             raise InputError(f"unknown metric {metric!r}: {data.nearest(metric, METRICS)}")
-    runs = [trip.restore(folder, device) for folder in folders]                 # before the work begins: are all there, and alike?
+    runs = [trip.restore(folder, device) for folder in folders]  # before the work begins: are all there, and alike?
     c = runs[0].config
     for folder, run in zip(folders, runs):
         if (run.config.data, run.config.attr, run.config.size) != (c.data, c.attr, c.size) or not (root or run.config.root == c.root):
@@ -403,7 +651,7 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     if metrics and "truth" in metrics and test.person is None:
         raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
     metrics = metrics or METRICS
-    judges = call_judges(metrics, train_data, device, tell)
+    judges = call_judges(metrics, train_data, device, tell, Path(folders[0]).resolve().parent / "judges")
     results = []
     for folder, run in zip(folders, runs):
         judges.first_ranker = runs[0].R if run is not runs[0] else None
@@ -411,10 +659,11 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     return results
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Figures. Each returns a matplotlib Figure, 800 pixels wide or more at 100 dpi.
 
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]    # Okabe and Ito's, safe for the colour-blind
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's, for the colour-blind
+COLOURS = {"plus": PALETTE[1], "zero": "#999999", "minus": PALETTE[0]}  # r or v = +1, 0, -1
 
 
 def canvas(columns=1, height=4.5):
@@ -428,18 +677,33 @@ def level(axes, *targets):
         axes.axhline(u, color="black", lw=0.8, ls=":", zorder=0)
 
 
-def fig_strips(result, n=8):
-    """Fig. 5: test pictures and their sweep, a row each."""
-    v = torch.zeros(len(SWEEP), len(result.run.config.attr))
-    v[:, result.k] = torch.tensor(SWEEP)
-    x = data.as_float(result.test.images[:n]).to(result.run.device)
-    return trip.draw_strips(x, trip.translate(result.run.G, x, v), [f"{u:+.1f}" for u in SWEEP], f"{result.attr}: v =")
+def strips(x, ys, names, title):
+    """A row for each picture, the input and then its translations. x: (N, 3, H, W); ys: (N, M, 3, H, W)."""
+    rows = torch.cat([x[:, None], ys], 1).cpu()
+    n, m, _, h, w = rows.shape
+    picture = rows.permute(0, 3, 1, 4, 2).reshape(n * h, m * w, 3)              # the pictures side by side
+    figure = Figure(figsize=(m * max(w, 90) / 100, n * max(h, 90) / 100 + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow((picture.numpy() + 1) / 2, interpolation="nearest")
+    axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.set_xlabel(title)
+    return figure
+
+
+def fig_strips(run, test, k=0, n=8):
+    """Fig. 5: the first n test pictures and their sweep by the dial of attribute k, a row each."""
+    v = torch.zeros(len(SWEEP), len(run.config.attr))
+    v[:, k] = torch.tensor(SWEEP)
+    x = data.as_float(test.images[:n]).to(run.device)
+    return strips(x, translate(run.G, x, v), [f"{u:+.1f}" for u in SWEEP], f"{run.config.attr[k]}: v =")
 
 
 def fig_box(result):
     """Fig. 6: box plot of R(x, G(x, v)); v < 0 is asked of pictures that have the attribute, v > 0 of those without."""
     figure, axes = canvas()
-    mask = asked(result.test.labels[:, result.k].numpy())
+    mask = where_asked(result.test.labels[:, result.k])
     boxes = axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
                          patch_artist=True, medianprops={"color": "black"}, flierprops={"markersize": 3})
     for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
@@ -469,7 +733,7 @@ def fig_grid(run, test, n=3):
     x = data.as_float(test.images[:n]).to(run.device)
     v = torch.zeros(9, len(run.config.attr))
     v[:, 0], v[:, 1] = torch.tensor([-1.0, 0, 1]).repeat(3), torch.tensor([1.0, 0, -1]).repeat_interleave(3)
-    y = trip.translate(run.G, x, v)
+    y = translate(run.G, x, v)
     y[:, 4] = x
     h, w = y.shape[3:]
     figure, grids = canvas(n, 8 / n + 0.1)
@@ -499,8 +763,29 @@ def fig_losses(run):
 
 
 def fig_densities(run):
-    """Fig. 11: densities of the ranker's output at three moments, real pairs above, generated below; and its means over time."""
-    return trip.draw_ranker(run)
+    """Fig. 11, for each attribute: densities of the ranker's output at three moments; and its means over the iterations."""
+    attrs, steps = run.config.attr, [h["step"] for h in run.history]
+    figure = Figure(figsize=(9, 6.5 * len(attrs)), layout="constrained")
+    grid = figure.add_gridspec(3 * len(attrs), 3)
+    for k, attr in enumerate(attrs):
+        means = figure.add_subplot(grid[3 * k + 2, :])
+        means.set(xlabel="iteration", ylabel=f"mean of R, {attr}", ylim=(-1.7, 1.4))
+        for row, (kind, label, style, target) in enumerate((("real", "real, r", "--", 1),
+                                                            ("gen", "generated, v", "-", 0.5))):
+            for sign, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
+                means.plot(steps, [h[f"{kind}_{sign}"][k] for h in run.history], style, color=COLOURS[sign],
+                           label=f"{label} = {value}")
+            level(means, -target, target)
+            for column, (moment, outputs) in enumerate(run.snapshots.items()):
+                axes = figure.add_subplot(grid[3 * k + row, column])
+                for sign, colour in COLOURS.items():
+                    u = outputs[f"{kind}_{sign}"][k].numpy().clip(-1.7, 1.7)
+                    axes.hist(u, 34, range=(-1.7, 1.7), density=True, alpha=0.6, color=colour)
+                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {attr}")
+                for u in (-target, target):
+                    axes.axvline(u, color="black", lw=0.8, ls=":")
+        means.legend(fontsize=8, ncols=6, loc="lower center")
+    return figure
 
 
 def fig_truth(result):
@@ -520,7 +805,7 @@ def fig_truth(result):
     return figure
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Command line
 
 ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
@@ -562,7 +847,7 @@ def write(results):
     for result in results:
         end = f".{result.attr}" if len(results) > 1 else ""
         scores |= {name + end: score for name, score in result.scores.items()}
-        figures = {"fig5_strips": fig_strips(result)}
+        figures = {}
         if "R" in result.readings:
             figures |= {"fig6_box": fig_box(result), "fig7_ranker": fig_ranker([result])}
         if "seen" in result.readings:
@@ -572,14 +857,12 @@ def write(results):
     if len(results) > 1:
         fig_grid(run, results[0].test).savefig(folder / "fig8_grid.png", dpi=100)
     fig_losses(run).savefig(folder / "fig10_losses.png", dpi=100)
-    fig_densities(run).savefig(folder / "fig11_densities.png", dpi=100)
     scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed, "device": run.device.type}
     (folder / "eval.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def parse(argv):
-    parser = trip.Parser(prog="eval.py", description=__doc__.split("\n\n    metric")[0], allow_abbrev=False,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data.Parser(prog="eval.py", description="Judge runs of trip.py by the paper's metrics, and more.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=f"after the runs, some of {', '.join(METRICS)} (default: all)")
     parser.add_argument("--root", default="", help="folder of the data set's files (default: where they were in training)")
@@ -592,15 +875,15 @@ def command(argv):
     tell, started = data.teller(), time.perf_counter()
     for folder in args.runs:
         if folder.is_dir():
-            trip.make_folder(folder)                                            # can be written to? Not after minutes of work
+            data.make_folder(folder)  # can be written to? Not after minutes of work
     try:
         results = evaluate(*args.runs, metrics=args.metrics, device=args.device, root=args.root, tell=tell)
         tell("drawing the figures")
-        n = len(results) // len(args.runs)                                      # attributes
+        n = len(results) // len(args.runs)  # attributes
         for i in range(0, len(results), n):
             write(results[i:i + n])
     finally:
-        tell("")                                                                # leaves the line free for what comes next
+        tell("")  # leaves the line free for what comes next
     if len(args.runs) > 1 and "R" in results[0].readings:
         for k in range(n):
             path = args.runs[0] / f"fig7_compared{'.' + results[k].attr if n > 1 else ''}.png"
@@ -612,7 +895,7 @@ def command(argv):
 
 
 def main(argv=None):
-    return trip.exit_code("eval.py", command, argv)
+    return data.exit_code("eval.py", command, argv)
 
 
 if __name__ == "__main__":
