@@ -1,10 +1,10 @@
 """How fast does an iteration run here, and where does its time go?
 
-    python tests/bench.py                                 the default run's networks
-    python tests/bench.py --preset paper                  the paper's, at 256 pixels; any option of trip.py may follow
-    python tests/bench.py --seconds 30 --batch 16         measured for 30 seconds (default: 10)
+    python study/bench.py                            the default run's networks
+    python study/bench.py --preset paper             the paper's, at 256 px; any setting of trip.py may follow
+    python study/bench.py --seconds 30 --batch 16    measured for 30 seconds (default: 10)
 
-Counts the multiply-adds of all passes of one iteration, and compares with a large matrix product on the same device.
+Counts the multiply-adds of all passes of an iteration, and compares with a large matrix product there.
 """
 
 import sys
@@ -23,7 +23,8 @@ import trip  # noqa: E402
 
 
 class Counter(TorchDispatchMode):
-    """Within it, counts the multiply-adds of all convolutions and matrix products, forward, backward and twice backward."""
+    """Within it, counts the multiply-adds of all convolutions and matrix products, of all passes."""
+
     macs = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -70,8 +71,9 @@ def peak_memory(device):
 
 
 def share_of_convolutions(device, once):
-    """Of the time of the operations of three calls: the share of the convolutions, forward and backward; nan where no profiler tells (mps)."""
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")) as profiler:
+    """The convolutions' share of the time of three calls, all passes; nan where no profiler tells (mps)."""
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiler:
         for _ in range(3):
             once()
         wait(device)
@@ -79,7 +81,8 @@ def share_of_convolutions(device, once):
              getattr(event, "self_device_time_total", None) or getattr(event, "self_cuda_time_total", 0)
              for event in profiler.key_averages()}
     total = sum(t for key, t in times.items() if key.startswith("aten::") or device.type == "cpu")
-    return sum(t for key, t in times.items() if key.startswith("aten::") and "conv" in key) / total if total else float("nan")
+    convolutions = sum(t for key, t in times.items() if key.startswith("aten::") and "conv" in key)
+    return convolutions / total if total else float("nan")
 
 
 def main(argv):
@@ -93,20 +96,20 @@ def main(argv):
         if not 0 < seconds < 1e6:
             raise data.InputError("--seconds: type a number of seconds after it, as in --seconds 30")
     args = trip.parse(argv)
-    config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0, measure_every=10 ** 9, save_every=10 ** 9))
+    config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0))
     trip.check(config)
     if len(config.attr) > len(data.FACE_ATTRS):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
-    device = trip.choose_device(args.device)
+    device = data.choose_device(args.device)
     run = trip.Run(config, device)
     trip.speed_up(run)
-    n = max(64, config.batch)
-    loop = trip.train(run, *(data.faces(data.FACE_ATTRS[:len(config.attr)], config.size, seed=s, n=n) for s in (0, 1)))
+    faces = data.faces(data.FACE_ATTRS[:len(config.attr)], config.size, n=max(64, config.batch))
+    loop = trip.train(run, data.pairs(faces, config.batch, run.rng, config.ties, device))
 
     def once():
         return next(loop)
 
-    for _ in range(3):                                       # the first ones are slow: choice of kernels, compilation
+    for _ in range(3):  # the first ones are slow: choice of kernels, compilation
         once()
     with Counter() as counter:
         once()
@@ -115,17 +118,21 @@ def main(argv):
     memory = peak_memory(device)
     dtype = torch.bfloat16 if run.bf16 else torch.float32
     matrix = matrix_rate(device, dtype)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+    name = (torch.cuda.get_device_name() if device.type == "cuda" else
+            f"{device.type}, {torch.get_num_threads()} threads")
     parameters = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (run.G, run.R)]
-    print(f"preset {args.preset} on {name}, PyTorch {torch.__version__}, {str(dtype).removeprefix('torch.')}")
-    print(f"{config.size} x {config.size} pixels, batch {config.batch}; parameters: G {parameters[0]:.2f} M, R {parameters[1]:.2f} M")
+    print(f"preset {args.preset or 'small'} on {name}, PyTorch {torch.__version__}, "
+          f"{str(dtype).removeprefix('torch.')}")
+    print(f"{config.size} x {config.size} pixels, batch {config.batch}; parameters: G {parameters[0]:.2f} M, "
+          f"R {parameters[1]:.2f} M")
     print(f"{its:.2f} iterations/s, {its * config.batch:.1f} images/s, {1 / its:.3f} s an iteration")
     print("peak memory: " + (f"{memory / 2 ** 30:.2f} GiB" if memory else "unknown"))
-    print(f"multiply-adds of an iteration: {macs / 1e9:.1f} G; achieved: {2 * macs * its / 1e12:.3f} TFLOP/s, "
+    print(f"multiply-adds of an iteration: {macs / 1e9:.1f} G; "
+          f"achieved: {2 * macs * its / 1e12:.3f} TFLOP/s, "
           f"{macs * its / matrix:.0%} of a large matrix product's {2 * matrix / 1e12:.3f}")
     print(f"share of the time that is not convolution: {1 - share_of_convolutions(device, once):.0%}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(trip.exit_code("bench.py", main, None))
+    sys.exit(data.exit_code("bench.py", main, None))

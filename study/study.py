@@ -1,19 +1,22 @@
-"""The evidence: does TRIP do what the paper says, when does it not, and which choices matter? Drawn faces, the true strength known.
+"""The evidence: does TRIP do what the paper says, when not, and which choices matter? On drawn faces.
 
-    python tests/study.py                     everything, on all cores; it goes on where it stopped
-    python tests/study.py ablation lambda     some of the groups: claim, longer, wider, ablation, lambda, rates, time, robust, heads, matters
-    python tests/study.py claim --seeds 0     one run of it
-    python tests/study.py --draw              no training: the figures and README's tables from the results that are there
+    python study/study.py                     everything, on all cores; it goes on where it stopped
+    python study/study.py ablation lambda     some of the groups (below: GROUPS)
+    python study/study.py claim --seeds 0     one run of a group
+    python study/study.py --draw              no training: figures and tables of the results that are there
 
-A run is a line of assets/study.csv: what was changed against the default, the measurements of trip.py (last fifth of the
-iterations) and of eval.py (1,000 held-out faces, final weights). assets/study_curves.csv has the means of R over the iterations of
-the groups claim, ablation and time; a line of two attributes has their mean. To do a run anew, delete its line. The runs themselves are kept in runs/study.
+A run is a line of study.csv: what was changed against the default, the measurements of the training (last
+fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
+their mean. study_curves.csv has the means of R over the iterations of the groups claim, ablation and time. To
+do a run anew, delete its line. The runs themselves are kept in runs/study, their judges in runs/judges.
+Figures go to study/figures, tables to README.md and study/README.md.
 """
 
 import argparse
 import csv
 import os
 import re
+import shutil
 import sys
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,59 +26,90 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
-HERE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HERE))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
 
 import data  # noqa: E402
 import eval as ev  # noqa: E402
 import trip  # noqa: E402
 
-RESULTS, CURVES = HERE / "assets" / "study.csv", HERE / "assets" / "study_curves.csv"
-RUNS = HERE / "runs" / "study"
+RESULTS, CURVES, FIGURES = HERE / "study.csv", HERE / "study_curves.csv", HERE / "figures"
+RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
+PAGES = ROOT / "README.md", HERE / "README.md"
 RATE, METRICS = 4e-3, ev.METRICS
-# all groups but claim, longer and wider: 32 px and half the iterations, so R has to learn faster; the paper's lambda, which is half way here
-SMALL = dict(size=32, steps=900, warmup=150, measure_every=18, shift=1, lr_r=RATE, lam_gp=5.0, lam=0.5, ties=0.2)
-TWO = dict(attr=("smile", "mouth_open"))
+# all groups but claim, longer and wider: 32 px and half the iterations, so R has to learn faster; the paper's
+# lambda, which is half way here
+SMALL = dict(size=32, steps=900, warmup=150, measure_every=18, shift=1,
+             lr_r=RATE, lam_gp=5.0, lam=0.5, ties=0.2)
+LONG, TWO = dict(steps=1800, measure_every=36), dict(attr=("smile", "mouth_open"), lam=0.3)
 
-# group -> seeds, and variant -> what it changes; the first variant of a group is the default unless it says otherwise
+# group -> seeds, and variant -> what it changes
 GROUPS = {
     "claim": (range(5), {"default": {}}),
-    "longer": (range(3), {"default": {}, "twice the iterations": dict(steps=3600, measure_every=72)}),
-    "wider": (range(2), {"default": {}, "G twice as wide": dict(g_width=32),
-                         "and twice the iterations, lambda = 0.2": dict(g_width=32, steps=3600, measure_every=72, lam=0.2)}),
-    "ablation": (range(3), {"TRIP": SMALL, "no L_rank": SMALL | dict(lam_rank=0.0), "no L_gan": SMALL | dict(lam_g=0.0),
-                            "lambda = 0": SMALL | dict(lam=0.0), "CLS": SMALL | dict(cls=True)}),
+    "longer": (range(3), {
+        "default": {},
+        "twice the iterations": dict(steps=3600, measure_every=72)}),
+    "wider": (range(2), {
+        "default": {},
+        "G twice as wide": dict(g_width=32),
+        "and twice the iterations, lambda = 0.2": dict(g_width=32, steps=3600, measure_every=72, lam=0.2)}),
+    "ablation": (range(3), {
+        "TRIP": SMALL,
+        "no L_rank": SMALL | dict(lam_rank=0.0),
+        "no L_gan": SMALL | dict(lam_g=0.0),
+        "lambda = 0": SMALL | dict(lam=0.0),
+        "CLS": SMALL | dict(cls=True)}),
     "lambda": (range(2), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}),
     "rates": (range(2), {str(m): SMALL | dict(lr_r=m * RATE) for m in (0.25, 0.5, 1.0, 2.0, 4.0)}),
-    "time": (range(2), {"falling rates": SMALL, "falling rates, twice as long": SMALL | dict(steps=1800, measure_every=36),
-                        "constant rates, 3 x as long": SMALL | dict(steps=2700, measure_every=36, decay_from=1.0)}),
-    "robust": (range(2), {"default": SMALL, "mouth_open": SMALL | dict(attr=("mouth_open",)), "frown": SMALL | dict(attr=("frown",)),
-                          "beard": SMALL | dict(attr=("beard",)), "no ties": SMALL | dict(ties=0.0),
-                          "batch 16": SMALL | dict(batch=16), "twice the iterations": SMALL | dict(steps=1800, measure_every=36)}),
-    "matters": (range(2), {"default": SMALL, "no pretraining": SMALL | dict(warmup=0), "no identity loss after it": SMALL,
-                           "penalty centred at 1": SMALL | dict(gp_center=1.0), "penalty of weight 150": SMALL | dict(lam_gp=150.0),
-                           "no penalty": SMALL | dict(lam_gp=0.0), "PyTorch's first weights in R": SMALL,
-                           "rates that do not fall": SMALL | dict(decay_from=1.0), "both rates fall linearly": SMALL,
-                           "batch statistics to the end": SMALL | dict(freeze_from=1.0), "R sees unshifted pictures": SMALL | dict(shift=0),
-                           "no limit on gradients": SMALL | dict(clip=0.0), "no ties": SMALL | dict(ties=0.0),
-                           "no cycle loss": SMALL | dict(lam_c=0.0), "two stride-2 layers in G": SMALL | dict(g_down=2)}),
-    "heads": (range(2), {"one head, two outputs": SMALL | TWO | dict(lam=0.3), "a head for each": SMALL | TWO | dict(lam=0.3)}),
+    "time": (range(2), {
+        "falling rates": SMALL,
+        "falling rates, twice as long": SMALL | LONG,
+        "constant rates, 3 x as long": SMALL | dict(steps=2700, measure_every=36, decay_from=1.0)}),
+    "robust": (range(2), {
+        "default": SMALL,
+        "mouth_open": SMALL | dict(attr=("mouth_open",)),
+        "frown": SMALL | dict(attr=("frown",)),
+        "beard": SMALL | dict(attr=("beard",)),
+        "no ties": SMALL | dict(ties=0.0),
+        "batch 16": SMALL | dict(batch=16),
+        "twice the iterations": SMALL | LONG}),
+    "matters": (range(2), {
+        "default": SMALL,
+        "no warm-up": SMALL | dict(warmup=0),
+        "no identity loss after it": SMALL,  # (and where nothing is changed: see PATCHES)
+        "penalty centred at 1": SMALL | dict(gp_center=1.0),
+        "penalty of weight 150": SMALL | dict(lam_gp=150.0),
+        "no penalty": SMALL | dict(lam_gp=0.0),
+        "PyTorch's first weights in R": SMALL,
+        "rates that do not fall": SMALL | dict(decay_from=1.0),
+        "both rates fall linearly": SMALL,
+        "batch statistics to the end": SMALL | dict(freeze_from=1.0),
+        "R sees unshifted pictures": SMALL | dict(shift=0),
+        "no limit on gradients": SMALL | dict(clip=0.0),
+        "no ties": SMALL | dict(ties=0.0),
+        "no cycle loss": SMALL | dict(lam_c=0.0),
+        "two stride-2 layers in G": SMALL | dict(g_down=2)}),
+    "heads": (range(2), {"one head, two outputs": SMALL | TWO, "a head for each": SMALL | TWO}),
 }
 
 
 def configs(group):
     """The runs of a group: (variant, seed, options, Config), `options` as trip.py's command line has them."""
     seeds, variants = GROUPS[group]
-    for seed in seeds:                                                          # a whole round of variants before the next seed
+    for seed in seeds:  # a whole round of variants before the next seed
         for variant, change in variants.items():
-            options = " ".join(f"--{name} {trip.show(value)}" if value is not True else f"--{name}" for name, value in change.items())
-            yield variant, seed, f"{options}{PATCHES.get(variant, ('',))[0]}", trip.Config(**change, seed=seed)
+            options = " ".join(f"--{name}" if value is True else f"--{name} {data.show(value)}"
+                               for name, value in change.items())
+            yield variant, seed, options + PATCHES.get(variant, ("",))[0], trip.Config(**change, seed=seed)
 
 
 def run_folder(options, seed):
     """Where the run is kept, the same one for all groups that have it."""
-    return RUNS / (re.sub(r"[^\w.=]+", "_", options).strip("_") + f"-{seed}")
+    name = re.sub(r"[^\w.=]+", "_", options).strip("_") or "default"
+    return RUNS / f"{name}-{seed}"
 
 
 def first_weights(run):
@@ -84,17 +118,19 @@ def first_weights(run):
 
 
 def no_identity(run):
-    if run.step == run.pretraining:
+    if run.ranking:
         run.config.lam_id = 0.0
 
 
-def linear_rate(run):                                                           # train multiplies lr_r by the square of this
+def linear_rate(run):
     c = run.config
-    c.lr_r = RATE / min(1, (c.steps - run.step) / (c.steps * (1 - c.decay_from))) if run.step < c.steps else RATE
+    fade = min(1, (c.steps - run.step) / (c.steps * (1 - c.decay_from)))
+    c.lr_r = RATE / (fade or 1)  # (trip.set_rates multiplies by the square of this)
 
 
 class Heads(torch.nn.ModuleList):
     """A rank head for each attribute (Sec. 3.5) in place of one with K outputs (Table 4)."""
+
     def forward(self, difference):
         return torch.cat([head(difference) for head in self], 1)
 
@@ -102,14 +138,15 @@ class Heads(torch.nn.ModuleList):
 def separate_heads(run):
     if run.step == 0:
         c = run.config
-        run.R.rank_head = Heads(trip.Ranker(1, c.r_width, c.size).rank_head for _ in c.attr).to(memory_format=torch.channels_last)
+        heads = Heads(trip.Ranker(1, c.r_width, c.size).rank_head for _ in c.attr)
+        run.R.rank_head = heads.to(memory_format=torch.channels_last)
         run.opt_r = torch.optim.Adam(run.R.parameters(), c.lr_r, betas=(c.beta1, c.beta2))
 
 
 # what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
 PATCHES = {"PyTorch's first weights in R": (" and R's convolutions as PyTorch makes them", first_weights),
            "a head for each": (" and a rank head for each attribute", separate_heads),
-           "no identity loss after it": (" and --lam_id 0 after the pretraining", no_identity),
+           "no identity loss after it": (" and --lam_id 0 after the warm-up", no_identity),
            "both rates fall linearly": (" and R's rate falling like G's", linear_rate)}
 
 
@@ -117,51 +154,54 @@ def work(job):
     """Train and judge one run, in a process of its own. Returns its line of the table and its curves."""
     variant, seed, options, config = job
     torch.set_num_threads(1)
-    os.chdir(HERE)
     train_data, test_data = data.load(config.data, config.attr, config.size)
     patch = PATCHES.get(variant, ("", lambda run: None))[1]
     run = trip.Run(config)
     patch(run)
     try:
-        for _ in trip.train(run, train_data, test_data):
+        for _ in ev.watch(run, train_data, test_data):
             patch(run)
     except trip.Diverged as error:
         return {"options": options, "seed": seed, "remark": str(error)}, run.history
     out = run_folder(options, seed)
     out.mkdir(parents=True, exist_ok=True)
     trip.save(run, out)
-    trip.report(run, out, test_data)
-    summary = {name: np.mean(value) if isinstance(value, list) else value for name, value in trip.summarise(run).items()}
-    test_data = test_data if config.size > 32 else test_data[torch.arange(500)]
-    results = ev.assess(run, test_data, ev.call_judges(METRICS, train_data, "cpu", lambda text: None), METRICS, variant)
-    scores = {name: np.mean([result.scores[name] for result in results]) for name in results[0].scores if name in COLUMNS}
-    return {"options": options, "seed": seed, "remark": ""} | summary | scores, run.history
+    ev.report(run, out, test_data)
+    row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}
+    test_data = test_data if config.size > 32 else test_data[:500]
+    judges = ev.call_judges(METRICS, train_data, "cpu", lambda text: None, JUDGES)
+    results = ev.assess(run, test_data, judges, METRICS, variant)
+    row |= {name: np.mean([result.scores[name] for result in results])
+            for name in results[0].scores if name in COLUMNS}
+    return {"options": options, "seed": seed, "remark": ""} | row, run.history
 
 
-COLUMNS = ["group", "variant", "seed", "size", "steps", "options", "pair_accuracy", "real_plus", "real_zero", "real_minus", "gen_plus",
-           "gen_zero", "gen_minus", "gen_plus_std", "gen_zero_std", "gen_minus_std", "recon_l1", "aas", "aas_judge", "ssim_score",
-           "frechet_resnet18", "fid", "ranker_pearson", "true_spearman", "true_linearity", "true_range", "leakage", "leakage_judge",
-           "outside_l1", "seconds", "remark"]
-MEANS = ["real_plus", "real_zero", "real_minus", "gen_plus", "gen_zero", "gen_minus"]
+COLUMNS = ["group", "variant", "seed", "size", "steps", "options", "pair_accuracy", *ev.OUTPUTS,
+           "gen_plus_std", "gen_zero_std", "gen_minus_std", "recon_l1", "aas", "aas_judge", "ssim_score",
+           "frechet_resnet18", "fid", "ranker_pearson", "true_spearman", "true_linearity", "true_range",
+           "leakage", "leakage_judge", "outside_l1", "seconds", "remark"]
 
 
 def read_table(path):
     """The lines of a CSV file as dicts, numbers as floats."""
-    def value(text):
+    def value(name, text):
         try:
-            return float(text)
+            return text if name in ("variant", "options") else float(text)
         except ValueError:
             return text
+
     if not path.is_file():
         return []
     with open(path, newline="") as file:
-        return [{name: text if name in ("variant", "options") else value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [{name: value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def results():
     """The lines of RESULTS in the order of GROUPS, variant by variant."""
-    order = {key: i for i, key in enumerate((group, variant) for group, (_, variants) in GROUPS.items() for variant in variants)}
-    return sorted(read_table(RESULTS), key=lambda row: (order.get((row["group"], row["variant"]), len(order)), row["seed"]))
+    order = [(group, variant) for group, (_, variants) in GROUPS.items() for variant in variants]
+    place = {key: i for i, key in enumerate(order)}
+    return sorted(read_table(RESULTS),
+                  key=lambda row: (place.get((row["group"], row["variant"]), len(place)), row["seed"]))
 
 
 def append(path, columns, rows):
@@ -170,7 +210,8 @@ def append(path, columns, rows):
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         if new:
             writer.writeheader()
-        writer.writerows({name: f"{u:.4g}" if isinstance(u, float) else u for name, u in row.items()} for row in rows)
+        writer.writerows({name: f"{u:.4g}" if isinstance(u, float) else u for name, u in row.items()}
+                         for row in rows)
 
 
 def keep(done, found, history):
@@ -181,8 +222,9 @@ def keep(done, found, history):
                 line = {"group": group, "variant": variant, "size": config.size, "steps": config.steps}
                 append(RESULTS, COLUMNS, [found | line])
                 if group in ("claim", "ablation", "time"):
-                    means = [{"step": h["step"], **{name: h[name][0] for name in MEANS}} for h in history]
-                    append(CURVES, ["group", "variant", "seed", "step", *MEANS], [line | {"seed": seed} | h for h in means])
+                    columns = ["group", "variant", "seed", "step", *ev.OUTPUTS]
+                    append(CURVES, columns, [line | {"seed": seed, "step": h["step"]}
+                                             | {name: h[name][0] for name in ev.OUTPUTS} for h in history])
                 done.add((group, variant, seed))
 
 
@@ -194,23 +236,21 @@ def run_all(groups, seeds=None):
         for variant, seed, options, config in configs(group):
             if (group, variant, seed) not in done and (seeds is None or seed in seeds):
                 jobs.setdefault((options, seed), (variant, seed, options, config))
-    for config in {(job[3].attr, job[3].size): job[3] for job in jobs.values()}.values():   # the judges, before all ask for them
+    kinds = {(job[3].attr, job[3].size): job[3] for job in jobs.values()}
+    for config in kinds.values():  # the judges, before all ask for them
         train_data, _ = data.load(config.data, config.attr, config.size)
-        ev.call_judges(METRICS, train_data, "cpu", data.teller())
-    os.environ["OMP_NUM_THREADS"] = "1"                                         # two threads each would fight for the cores
+        ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
+    os.environ["OMP_NUM_THREADS"] = "1"  # two threads each would fight for the cores
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for n, future in enumerate(as_completed([pool.submit(work, job) for job in jobs.values()]), 1):
             found, history = future.result()
             keep(done, found, history)
-            print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}", flush=True)
+            print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}",
+                  flush=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures and tables
-
-PAPER = {"TRIP": (97.69, 0.0030, 10.19), "no L_rank": (9.73, 1.51e-5, 29), "no L_gan": (98.47, 0.0058, 78.08),
-         "lambda = 0": (55.7, 0.0011, 8.55), "CLS": (92.37, 0.0163, 11.33)}     # Table 2: AAS, SSIM score, FID
-
+# ------------------------------------------------------------------------------------------------------------
+# Numbers
 
 def over_seeds(rows, name):
     """variant -> the values of a column, a seed each; without the runs that diverged."""
@@ -221,26 +261,31 @@ def over_seeds(rows, name):
 
 
 def level(rows):
-    """variant -> how far from 0 the ranker's outputs on generated pairs settled, mean of v = +1 and -1, a seed each."""
+    """variant -> how far from 0 R settled on generated pairs, the mean of v = +1 and -1, a seed each."""
     plus, minus = over_seeds(rows, "gen_plus"), over_seeds(rows, "gen_minus")
     return {variant: (np.array(plus[variant]) - minus[variant]) / 2 for variant in plus}
 
 
 def fit_ratio(lams, levels, ceiling=1.0):
-    """The a/b with which ceiling / (1 + lambda a / b) fits best, in the least squares. lams, levels: arrays of a length.
+    """The a/b with which ceiling / (1 + lambda a / b) fits best, in the least squares. lams, levels: arrays.
 
-    ceiling: what is said where nobody pulls the other way. 1 is the prediction as it stands; but a ranker that says 0.8 of real
-    pairs says no more of generated ones, so its level at lambda = 0, as measured, is the better ceiling.
+    ceiling: what is said where nobody pulls the other way. 1 is the prediction as it stands; but a ranker
+    that says 0.8 of real pairs says no more of generated ones: its level at lambda = 0 is better.
     """
-    return min(np.geomspace(0.01, 100, 4001), key=lambda ratio: ((ceiling / (1 + lams * ratio) - levels) ** 2).sum())
+    ratios = np.geomspace(0.01, 100, 4001)
+    return min(ratios, key=lambda ratio: ((ceiling / (1 + lams * ratio) - levels) ** 2).sum())
 
 
 def tug(rows):
-    """From the runs of the group lambda: lambdas, mean levels, and the fits [(name, ceiling, ratio)], one constant each."""
+    """Of the group lambda: lambdas, mean levels, and the fits [(name, ceiling, ratio)], a constant each."""
     levels = level([row for row in rows if row["group"] == "lambda"])
     lams, means = np.array([float(lam) for lam in levels]), np.array([u.mean() for u in levels.values()])
-    return lams, means, [(name, ceiling, fit_ratio(lams, means, ceiling)) for name, ceiling in (("from 1", 1.0), ("from the level at 0", means[0]))]
+    return lams, means, [(name, ceiling, fit_ratio(lams, means, ceiling))
+                         for name, ceiling in (("from 1", 1.0), ("from the level at 0", means[0]))]
 
+
+# ------------------------------------------------------------------------------------------------------------
+# Figures
 
 def fig_claim(curves):
     """Means of R on held-out real and generated pairs over training: mean and range of the seeds."""
@@ -251,63 +296,97 @@ def fig_claim(curves):
     for kind, label, style, target in (("real", "real, r", "--", 1), ("gen", "generated, v", "-", 0.5)):
         for name, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
             of = {(row["step"], row["seed"]): row[f"{kind}_{name}"] for row in rows}
-            means = np.array([[of[step, seed] for seed in seeds] for step in steps])
-            axes.plot(steps, means.mean(1), style, color=trip.COLOURS[name], label=f"{label} = {value}")
-            axes.fill_between(steps, means.min(1), means.max(1), color=trip.COLOURS[name], alpha=0.2, lw=0)
-        for u in (-target, target):
-            axes.axhline(u, color="black", lw=0.8, ls=":")
-    axes.set(xlabel="iteration", ylabel="mean of R, held-out pairs", ylim=(-1.7, 1.3), title=f"smile, 64 px: mean and range of {len(seeds)} seeds")
+            means, colour = np.array([[of[step, seed] for seed in seeds] for step in steps]), ev.COLOURS[name]
+            axes.plot(steps, means.mean(1), style, color=colour, label=f"{label} = {value}")
+            axes.fill_between(steps, means.min(1), means.max(1), color=colour, alpha=0.2, lw=0)
+        ev.level(axes, -target, target)
+    axes.set(xlabel="iteration", ylabel="mean of R, held-out pairs", ylim=(-1.7, 1.3),
+             title=f"smile, 64 px: mean and range of {len(seeds)} seeds")
     axes.legend(fontsize=8, ncols=2, loc="lower right")
     return figure
 
 
 def fig_tug(rows, curves):
-    """The settled |R(x, G(x, +-1))| against lambda and against R's rate, with the prediction of the tug of war; and over time."""
+    """The level of generated pairs against lambda and R's rate, with the tug of war's prediction; in time."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     by_lam, by_rate, over_time = figure.subplots(1, 3)
     (_, _, fits), lam = tug(rows), np.linspace(0, 4, 200)
     for (name, ceiling, ratio), style in zip(fits, ("k:", "k-")):
-        by_lam.plot(lam, ceiling / (1 + lam * ratio), style, lw=1, label=f"{ceiling:.2g} / (1 + {ratio:.2f} lambda)")
+        by_lam.plot(lam, ceiling / (1 + lam * ratio), style, lw=1,
+                    label=f"{ceiling:.2g} / (1 + {ratio:.2f} lambda)")
     for variant, values in level([row for row in rows if row["group"] == "lambda"]).items():
-        by_lam.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["plus"])
-    by_lam.set(xlabel="lambda", ylabel="|R(x, G(x, v))|, v = +-1", ylim=(0, 1.05), title="the weight of the rival term")
-    by_lam.legend(fontsize=8)
+        by_lam.plot([float(variant)] * len(values), values, "o", color=ev.COLOURS["plus"])
+    by_lam.set(xlabel="lambda", ylabel="|R(x, G(x, v))|, v = +-1", title="the weight of the rival term")
     rates = np.geomspace(0.2, 5, 100)
-    by_rate.plot(rates, ceiling / (1 + SMALL["lam"] * ratio * rates), "k-", lw=1, label="the same, a/b times the rate")
+    by_rate.plot(rates, ceiling / (1 + SMALL["lam"] * ratio * rates), "k-", lw=1,
+                 label="the same, a/b times the rate")
     for variant, values in level([row for row in rows if row["group"] == "rates"]).items():
-        by_rate.plot([float(variant)] * len(values), values, "o", color=trip.COLOURS["minus"])
-    by_rate.set(xlabel="R's learning rate, of the other runs'", xscale="log", xticks=[0.25, 0.5, 1, 2, 4], xticklabels=["1/4", "1/2", "1", "2", "4"],
-                ylim=(0, 1.05), title="the ranker's rate")
+        by_rate.plot([float(variant)] * len(values), values, "o", color=ev.COLOURS["minus"])
+    by_rate.set(xlabel="R's learning rate, of the other runs'", xscale="log", xticks=[0.25, 0.5, 1, 2, 4],
+                xticklabels=["1/4", "1/2", "1", "2", "4"], title="the ranker's rate")
     by_rate.minorticks_off()
-    by_rate.legend(fontsize=8)
-    for (variant, colour) in zip(GROUPS["time"][1], ev.PALETTE):
+    for variant, colour in zip(GROUPS["time"][1], ev.PALETTE):
         for seed in GROUPS["time"][0]:
             line = [(row["step"], (row["gen_plus"] - row["gen_minus"]) / 2) for row in curves
                     if (row["group"], row["variant"], row["seed"]) == ("time", variant, seed)]
             if line:
                 over_time.plot(*zip(*line), color=colour, lw=1, label=variant if seed == 0 else None)
-    over_time.set(xlabel="iteration", ylim=(0, 1.05), title="over time")
-    over_time.legend(fontsize=8)
+    over_time.set(xlabel="iteration", title="over time")
     for axes in (by_lam, by_rate, over_time):
         axes.axhline(0.5, color="black", lw=0.5)
+        axes.set(ylim=(0, 1.05))
+        axes.legend(fontsize=8)
     return figure
 
 
 def fig_ablation():
-    """Fig. 9: the same two faces, redrawn by the first seed of each variant. None where a run is not in runs/study."""
+    """Fig. 9: the same two faces, redrawn by the first seed of each variant. None where a run is missing."""
+    names = list(GROUPS["ablation"][1])
+    folders = [run_folder(options, seed) for _, seed, options, _ in configs("ablation")][:len(names)]
+    if not all((folder / "trip.pt").is_file() for folder in folders):
+        return None
     _, test = data.load("faces", ("smile",), 32)
     two = [int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]
-    x, rows, names = data.as_float(test.images[two]), [], []
-    for variant, seed, options, config in list(configs("ablation"))[:len(GROUPS["ablation"][1])]:
-        folder = run_folder(options, seed)
-        if not (folder / "trip.pt").is_file():
-            return None
-        rows.append(trip.translate(trip.load(folder)[0], x, ev.SWEEP))
-        names.append(variant)
-    ys = torch.stack(rows, 1).flatten(0, 1)                                     # face by face, a variant in each row
-    figure = trip.draw_strips(x.repeat_interleave(len(rows), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
+    x = data.as_float(test.images[two])
+    rows = [ev.translate(trip.load(folder)[0], x, ev.SWEEP) for folder in folders]
+    ys = torch.stack(rows, 1).flatten(0, 1)  # face by face, a variant in each row
+    figure = ev.strips(x.repeat_interleave(len(rows), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
     figure.axes[0].set_yticks([32 * (i + 0.5) for i in range(2 * len(rows))], names * 2)
     return figure
+
+
+def moving_picture(G, x, side=160, n=24, colours=160):
+    """G(x, v) with v from -1 to 1 and back, as n frames: the faces side by side, v on a slider under them.
+
+    x: float (N, 3, H, W). Returns PIL images with one palette: as a GIF they are small and do not flicker.
+    """
+    vs = -np.cos(2 * np.pi * np.arange(n) / n)  # slow at the ends
+    ys = ((ev.translate(G, x, vs).cpu() + 1) * 127.5).round().byte().permute(1, 0, 3, 4, 2).numpy()
+    width, font = side * len(x), ImageFont.load_default()
+    low, high, y = side // 2, width - side // 2, side + 18  # the slider's place
+    frames = []
+    for v, faces in zip(vs, ys):
+        frame = Image.new("RGB", (width, side + 40), "white")
+        for i, face in enumerate(faces):
+            frame.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BILINEAR), (i * side, 0))
+        draw, at = ImageDraw.Draw(frame), (low + high + v * (high - low)) / 2
+        draw.line((low, y, high, y), "#999999", 3)
+        draw.ellipse((at - 7, y - 7, at + 7, y + 7), "black")
+        for u, text in ((-1, "v = -1"), (0, "0"), (1, "+1")):
+            draw.text(((low + high + u * (high - low)) / 2, y + 15), text, "black", font, anchor="mm")
+        frames.append(frame)
+    whole = Image.new("RGB", (width, n * frames[0].height))
+    for i, frame in enumerate(frames):
+        whole.paste(frame, (0, i * frame.height))
+    palette = whole.quantize(colours)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Tables
+
+PAPER = {"TRIP": (97.69, 0.0030, 10.19), "no L_rank": (9.73, 1.51e-5, 29), "no L_gan": (98.47, 0.0058, 78.08),
+         "lambda = 0": (55.7, 0.0011, 8.55), "CLS": (92.37, 0.0163, 11.33)}  # Table 2: AAS, SSIM score, FID
 
 
 def cell(values, form):
@@ -322,51 +401,57 @@ def markdown(header, rows):
     return "\n".join(["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)])
 
 
-COMPARED = (("real_plus", "real +1", ".2f"), ("gen_plus", "generated +1", ".2f"), ("gen_minus", "generated -1", ".2f"), ("gen_zero_std", "std at 0", ".2f"),
-            ("recon_l1", "L1 at 0", ".3f"), ("aas", "AAS, %", ".0f"), ("true_spearman", "true rank correlation", ".2f"),
-            ("true_range", "true range", ".2f"), ("leakage", "leakage", ".3f"))
-TABLE2 = (("aas", "AAS, %", ".1f"), ("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"),
-          ("true_spearman", "true rank correlation", ".2f"), ("true_linearity", "linearity", ".2f"), ("true_range", "true range", ".2f"),
-          ("leakage", "leakage", ".3f"))
-# parts 1 and 2 of the aims: column, form, what the default run is to reach, what the paper has
-AIMS = (("pair_accuracy", ".3f", ">= 0.97", ""), ("real_plus", ".3f", "0.85 .. 1.10", "1"), ("real_zero", ".2f", "within 0.10", "0"),
-        ("real_minus", ".3f", "-1.10 .. -0.85", "-1"), ("gen_plus", ".2f", "0.40 .. 0.65", ".5"), ("gen_zero", ".2f", "within 0.10", "0"),
-        ("gen_minus", ".2f", "-0.65 .. -0.40", "-.5"), ("gen_zero_std", ".3f", "<= 0.10", ".042"), ("gen_plus_std", ".3f", "<= 0.20", ".159"),
-        ("gen_minus_std", ".3f", "<= 0.20", ".157"), ("recon_l1", ".3f", "<= 0.05", ""), ("ssim_score", ".4f", "<= 0.02", ".0030"),
+TRUTH = (("true_spearman", "true rank correlation", ".2f"), ("true_range", "true range", ".2f"),
+         ("leakage", "leakage", ".3f"))
+COMPARED = (("real_plus", "real +1", ".2f"), ("gen_plus", "generated +1", ".2f"),
+            ("gen_minus", "generated -1", ".2f"), ("gen_zero_std", "std at 0", ".2f"),
+            ("recon_l1", "L1 at 0", ".3f"), ("aas", "AAS, %", ".0f"), *TRUTH)
+TABLE2 = (("aas", "AAS, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
+          ("frechet_resnet18", "Frechet distance", ".1f"), TRUTH[0], ("true_linearity", "linearity", ".2f"),
+          *TRUTH[1:])
+# column, form, what the default run is to reach, what the paper has
+AIMS = (("pair_accuracy", ".3f", ">= 0.97", ""), ("real_plus", ".3f", "0.85 .. 1.10", "1"),
+        ("real_zero", ".2f", "within 0.10", "0"), ("real_minus", ".3f", "-1.10 .. -0.85", "-1"),
+        ("gen_plus", ".2f", "0.40 .. 0.65", ".5"), ("gen_zero", ".2f", "within 0.10", "0"),
+        ("gen_minus", ".2f", "-0.65 .. -0.40", "-.5"), ("gen_zero_std", ".3f", "<= 0.10", ".042"),
+        ("gen_plus_std", ".3f", "<= 0.20", ".159"), ("gen_minus_std", ".3f", "<= 0.20", ".157"),
+        ("recon_l1", ".3f", "<= 0.05", ""), ("ssim_score", ".4f", "<= 0.02", ".0030"),
         ("aas", ".1f", ">= 97", "97.69"), ("aas_judge", ".1f", "", ""), ("frechet_resnet18", ".1f", "", ""),
-        ("ranker_pearson", ".2f", ">= 0.85", ""), ("true_spearman", ".2f", ">= 0.95", ""), ("true_linearity", ".2f", ">= 0.9", ""),
-        ("true_range", ".2f", "", ""), ("leakage", ".3f", "<= twice the next", ""), ("leakage_judge", ".3f", "", ""))
+        ("ranker_pearson", ".2f", ">= 0.85", ""), ("true_spearman", ".2f", ">= 0.95", ""),
+        ("true_linearity", ".2f", ">= 0.9", ""), ("true_range", ".2f", "", ""),
+        ("leakage", ".3f", "<= twice the next", ""), ("leakage_judge", ".3f", "", ""))
 
 
 def top_table(rows):
-    """The first screen: means of all seeds beside the paper's numbers."""
+    """The first page's: means of all seeds beside the paper's numbers."""
     def means(form, *names):
         return " / ".join(format(np.mean([row[name] for row in rows]), form) for name in names)
 
     return markdown(["mean of the seeds", "here", "the paper (CelebA-HQ, 256 px)"], [
-        ["ranker on real pairs, r = +1 / 0 / -1", means("+.2f", "real_plus", "real_zero", "real_minus"), "+1 / 0 / -1"],
-        ["ranker on generated pairs, v = +1 / 0 / -1", means("+.2f", "gen_plus", "gen_zero", "gen_minus"), "+0.5 / 0 / -0.5"],
-        ["their std over faces, v = +1 / 0 / -1", means(".2f", "gen_plus_std", "gen_zero_std", "gen_minus_std"), ".159 / .042 / .157"],
-        ["real pairs ranked rightly", means(".3f", "pair_accuracy"), "not given"],
+        ["ranker on real pairs, r = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[:3]), "+1 / 0 / -1"],
+        ["ranker on generated pairs, v = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[3:]), "+0.5 / 0 / -0.5"],
         ["AAS: swapped faces that a classifier calls swapped", means(".1f", "aas") + " %", "97.69 %"],
         ["mean of \\|G(x, 0) - x\\|, pixels in [-1, 1]", means(".3f", "recon_l1"), "not given"],
-        ["rank correlation of v with the true strength, a mean over faces", means(".2f", "true_spearman"), "cannot be known"],
-        ["true strength, 0 .. 1: at v = +1 minus at v = -1", means(".2f", "true_range"), "cannot be known"],
-        ["how far other attributes are off at v = +-1; a judge's own error", means(".3f", "leakage", "leakage_judge"), "cannot be known"]])
+        ["rank correlation of v with the true strength", means(".2f", "true_spearman"), "cannot be known"]])
 
 
 def claim_table(rows):
     values = {name: [row[name] for row in rows] for name, *_ in AIMS}
-    return markdown(["", *(f"seed {row['seed']:.0f}" for row in rows), "mean", "max - min", "aim", "the paper"], [
-        [name, *(format(u, form) for u in (*values[name], np.mean(values[name]), np.ptp(values[name]))), aim, paper]
-        for name, form, aim, paper in AIMS])
+    header = ["", *(f"seed {row['seed']:.0f}" for row in rows), "mean", "max - min", "aim", "the paper"]
+    return markdown(header, [
+        [name, *(format(u, form) for u in (*values[name], np.mean(values[name]), np.ptp(values[name]))),
+         aim, paper] for name, form, aim, paper in AIMS])
+
+
+def variants(rows):
+    return list(dict.fromkeys(row["variant"] for row in rows))
 
 
 def compared(rows, columns=COMPARED, title=""):
     """A row for each variant."""
-    values = {name: over_seeds(rows, name) for name, _, _ in columns}
+    values = [(over_seeds(rows, name), form) for name, _, form in columns]
     return markdown([title, *(label for _, label, _ in columns)], [
-        [variant, *(cell(values[name][variant], form) for name, _, form in columns)] for variant in dict.fromkeys(row["variant"] for row in rows)])
+        [variant, *(cell(column[variant], form) for column, form in values)] for variant in variants(rows)])
 
 
 def widened(table, title, cells):
@@ -375,77 +460,100 @@ def widened(table, title, cells):
 
 
 def ablation_table(rows):
-    paper = [", ".join(f"{u:g}" for u in PAPER[variant]) for variant in dict.fromkeys(row["variant"] for row in rows)]
+    paper = [", ".join(f"{u:g}" for u in PAPER[variant]) for variant in variants(rows)]
     return widened(compared(rows, TABLE2), "paper: AAS, SSIM, FID", paper)
 
 
 def lambda_table(rows):
     lams, levels, fits = tug(rows)
-    others = [(label, over_seeds(rows, name), form) for name, label, form in (("real_plus", "real pairs, r = +1", ".2f"),
-              ("gen_zero_std", "std at v = 0", ".2f"), ("aas", "AAS, %", ".0f"), ("true_range", "true range", ".2f"), ("leakage", "leakage", ".3f"))]
+    columns = [("real_plus", "real pairs, r = +1", ".2f"), ("gen_zero_std", "std at v = 0", ".2f"),
+               ("aas", "AAS, %", ".0f"), *TRUTH[1:]]
     return markdown(["lambda", *(f"{lam:g}" for lam in lams)], [
         ["the level, measured", *(f"{u:.2f}" for u in levels)],
-        *([f"predicted {name}, a/b = {ratio:.2f}", *(f"{ceiling / (1 + lam * ratio):.2f}" for lam in lams)] for name, ceiling, ratio in fits),
-        *([label, *(cell(u, form) for u in values.values())] for label, values, form in others)])
+        *([f"predicted {name}, a/b = {ratio:.2f}", *(f"{ceiling / (1 + lam * ratio):.2f}" for lam in lams)]
+          for name, ceiling, ratio in fits),
+        *([label, *(cell(u, form) for u in over_seeds(rows, name).values())]
+          for name, label, form in columns)])
 
 
 def rates_table(rows):
     return compared(rows, title="R's rate, times")
 
 
-# the choices that the paper leaves open or that we make otherwise: the group's variant without it -> where it stands
-PLACES = {"no pretraining": "`Run.pretraining`, `--warmup`", "no identity loss after it": "`identity_loss`, `--lam_id`",
-          "penalty centred at 1": "`gradient_penalty`, `--gp_center`", "penalty of weight 150": "`--lam_gp`", "no penalty": "`--lam_gp`",
-          "PyTorch's first weights in R": "`Ranker.__init__`", "rates that do not fall": "`train`, `--decay_from`",
-          "both rates fall linearly": "`train`", "batch statistics to the end": "`train`, `--freeze_from`",
-          "R sees unshifted pictures": "`shifted`, `--shift`", "no limit on gradients": "`update`, `--clip`", "no ties": "`data.pairs`, `--ties`",
-          "no cycle loss": "`cycle_loss`, `--lam_c`", "two stride-2 layers in G": "`Generator`, `--g_down`"}
+# the choices that the paper leaves open or that we make otherwise: the variant without one -> where it stands
+PLACES = {"no warm-up": "`Run.warmup`, `--warmup`",
+          "no identity loss after it": "`identity_loss`, `--lam_id`",
+          "penalty centred at 1": "`gradient_penalty`, `--gp_center`",
+          "penalty of weight 150": "`--lam_gp`",
+          "no penalty": "`--lam_gp`",
+          "PyTorch's first weights in R": "`Ranker.__init__`",
+          "rates that do not fall": "`set_rates`, `--decay_from`",
+          "both rates fall linearly": "`set_rates`",
+          "batch statistics to the end": "`set_rates`, `--freeze_from`",
+          "R sees unshifted pictures": "`shifted`, `--shift`",
+          "no limit on gradients": "`update`, `--clip`",
+          "no ties": "`data.pairs`, `--ties`",
+          "no cycle loss": "`cycle_loss`, `--lam_c`",
+          "two stride-2 layers in G": "`Generator`, `--g_down`"}
 
 
 def matters_table(rows):
-    return widened(compared(rows), "where", [PLACES.get(variant, "") for variant in dict.fromkeys(row["variant"] for row in rows)])
+    return widened(compared(rows), "where", [PLACES.get(variant, "") for variant in variants(rows)])
 
 
-TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table), "ablation": ("ablation", ablation_table),
-          "lambda": ("lambda", lambda_table), "rates": ("rates", rates_table), "time": ("time", compared), "robust": ("robust", compared),
-          "heads": ("heads", compared), "longer": ("longer", compared), "wider": ("wider", compared),
-          "matters": ("matters", matters_table)}                             # README's mark: the group, what makes a table of it
+# a mark of the pages -> the group, and what makes a table of its results
+TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
+          "ablation": ("ablation", ablation_table), "lambda": ("lambda", lambda_table),
+          "rates": ("rates", rates_table), "matters": ("matters", matters_table),
+          **{group: (group, compared) for group in ("time", "robust", "heads", "longer", "wider")}}
 
 
 def tables(rows):
-    """name -> a table of README, in Markdown, of the groups that have results to compare."""
-    groups = {name: [row for row in rows if row["group"] == group] for name, (group, _) in TABLES.items()}
-    return {name: TABLES[name][1](group) for name, group in groups.items()
-            if len({row["variant"] for row in group}) == len(GROUPS[TABLES[name][0]][1])}
-
-
-def draw():
-    """The figures in assets, and the tables between README's marks <!-- study: NAME --> and <!-- end -->."""
-    rows, curves = results(), read_table(CURVES)
-    there = {row["group"] for row in rows}
-    figures = {"study_claim": "claim" in there and fig_claim(curves), "study_tug": "lambda" in there and fig_tug(rows, curves),
-               "study_ablation": "ablation" in there and fig_ablation()}
-    for name, figure in figures.items():
-        if figure:
-            figure.savefig(HERE / "assets" / f"{name}.png", dpi=100)
-    readme = HERE / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+    """mark -> a table in Markdown, of the groups that have results of every variant."""
+    groups = {mark: [row for row in rows if row["group"] == group] for mark, (group, _) in TABLES.items()}
+    return {mark: TABLES[mark][1](found) for mark, found in groups.items()
+            if set(variants(found)) == set(GROUPS[TABLES[mark][0]][1])}
 
 
 def filled(text, made):
-    """The text with each table of `made` between its marks."""
+    """The text with each table of `made` between its marks, <!-- study: NAME --> and <!-- end -->."""
     for name, table in made.items():
-        text = re.sub(f"(<!-- study: {name} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text, flags=re.S)
+        text = re.sub(f"(<!-- study: {name} -->\n).*?(<!-- end -->)",
+                      lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text, flags=re.S)
     return text
 
 
+def draw():
+    """The figures that can be drawn here, and the tables of PAGES."""
+    rows, curves = results(), read_table(CURVES)
+    there = {row["group"] for row in rows}
+    figures = {"study_claim": "claim" in there and fig_claim(curves),
+               "study_tug": "lambda" in there and fig_tug(rows, curves),
+               "study_ablation": "ablation" in there and fig_ablation()}
+    for name, figure in figures.items():
+        if figure:
+            figure.savefig(FIGURES / f"{name}.png", dpi=100)
+    claim = run_folder("", 0)
+    if (claim / "trip.pt").is_file():
+        G, _, config = trip.load(claim)
+        _, test = data.load(config.data, config.attr, config.size)
+        first, *others = moving_picture(G, data.as_float(test.images[:3]))
+        first.save(FIGURES / "smile.gif", save_all=True, append_images=others, duration=90, loop=0)
+        for name in ("samples.png", "ranker.png"):
+            shutil.copy(claim / name, FIGURES / name)
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP", help="some of " + ", ".join(GROUPS))
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds (default: all that a group has)")
-    parser.add_argument("--draw", action="store_true", help="only draw what is there")
+    parser = argparse.ArgumentParser(prog="study.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP",
+                        help="some of " + ", ".join(GROUPS) + " (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
+                        help="only these seeds (default: all that a group has)")
+    parser.add_argument("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
-    os.chdir(HERE)                                                              # the judges are kept in runs/judges
     if not args.draw:
         run_all(args.groups or GROUPS, args.seeds)
     draw()

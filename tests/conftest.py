@@ -1,17 +1,31 @@
 """python -m pytest tests --trip PATH: grade the trip.py at PATH, with the data.py beside it if there is one."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from grader import ROOT, Grader
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "course"))
+
+from grader import ROOT, Grader  # noqa: E402
 
 
-def pytest_addoption(parser, pluginmanager):
+def pytest_addoption(parser):
     group = parser.getgroup("grading")
-    group.addoption("--trip", metavar="PATH", help="grade this trip.py, or the one in this folder; no other tests are run")
+    group.addoption("--trip", metavar="PATH",
+                    help="grade this trip.py, or the one in this folder; no other tests are run")
     group.addoption("--grades", metavar="FILE", help="write the grades as JSON")
-    pluginmanager._noconftest = True                         # (pytest would run a conftest.py beside the submission)
+    if "--trip" in sys.argv[:-1]:
+        # pytest takes this PATH for one of tests, too, and would run a conftest.py there: once more, as one word
+        i = sys.argv.index("--trip")
+        before = [Path(word.split("::")[0]).resolve() for word in sys.argv[1:i]]
+        if not any(path in (HERE, *HERE.parents) or HERE in path.parents for path in before):
+            raise pytest.UsageError("type python -m pytest tests --trip PATH, in this order")
+        again = [*sys.argv[1:i], "=".join(sys.argv[i:i + 2]), *sys.argv[i + 2:]]
+        raise SystemExit(subprocess.run([sys.executable, "-m", "pytest", *again]).returncode)
 
 
 def submission(config):
@@ -20,14 +34,12 @@ def submission(config):
 
 
 def pytest_configure(config):
-    here, asked = Path(__file__).resolve().parent, [Path(str(arg).split("::")[0]).resolve() for arg in config.args]
-    if not any(path == here or path in here.parents or here in path.parents for path in asked):
-        raise pytest.UsageError("type python -m pytest tests --trip PATH, in this order")    # (this file is at PATH)
     file = config.getoption("--grades")
     if file and not Path(file).resolve().parent.is_dir():
         raise pytest.UsageError(f"--grades {file}: there is no such folder")
     if not submission(config).is_file():
-        raise pytest.UsageError(f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")
+        raise pytest.UsageError(
+            f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -53,10 +65,11 @@ def grades(config, reports):
             if check.function == function:
                 report = reports.get(check.name)
                 passed = bool(report and report.passed)
-                tests.append({"test": check.name, "passed": passed, "points": check.points * passed, "of": check.points,
-                              "message": report.longreprtext if report else "not run"})
+                tests.append({"test": check.name, "passed": passed, "points": check.points * passed,
+                              "of": check.points, "message": report.longreprtext if report else "not run"})
         functions.append({"equation": test_grade.EQUATIONS[function], "function": function,
-                          "passed": all(test["passed"] for test in tests), "points": sum(test["points"] for test in tests),
+                          "passed": all(test["passed"] for test in tests),
+                          "points": sum(test["points"] for test in tests),
                           "of": sum(test["of"] for test in tests), "tests": tests})
     return {"submission": str(submission(config)), "points": sum(f["points"] for f in functions),
             "of": sum(f["of"] for f in functions), "functions": functions}
@@ -64,7 +77,8 @@ def grades(config, reports):
 
 def pytest_terminal_summary(terminalreporter, config):
     reports = {report.nodeid.split("-")[-1][:-1]: report for outcome in ("passed", "failed", "error")
-               for report in terminalreporter.stats.get(outcome, []) if "test_grade.py::test_grade[" in report.nodeid}
+               for report in terminalreporter.stats.get(outcome, [])
+               if "test_grade.py::test_grade[" in report.nodeid}
     if not reports and not config.getoption("--grades"):
         return
     found = grades(config, reports)
@@ -72,7 +86,9 @@ def pytest_terminal_summary(terminalreporter, config):
     for row in found["functions"]:
         run = any(test["message"] != "not run" for test in row["tests"])
         passed = "passed" if row["passed"] else "not passed" if run else "not run"
-        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}{row['points']:3} of {row['of']}")
+        points = f"{row['points']:3} of {row['of']}"
+        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}{points}")
     terminalreporter.write_line(f"{'total':58}{found['points']:3} of {found['of']}")
     if config.getoption("--grades"):
-        Path(config.getoption("--grades")).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(found, indent=2) + "\n"
+        Path(config.getoption("--grades")).write_text(text, encoding="utf-8")

@@ -23,8 +23,8 @@ import data  # noqa: E402
 import eval  # noqa: E402
 import trip  # noqa: E402
 
-TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 --save_every 2".split()
-INCEPTION = eval.inception
+TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2".split()
+INCEPTION, RESNET18 = eval.inception, eval.resnet18
 SMILE = data.FACE_ATTRS.index("smile")
 
 
@@ -32,14 +32,28 @@ def quiet(text):
     pass
 
 
+def small_net(num_classes):
+    """In place of ResNet-18, which learns no better at 32 pixels and for twenty times as long."""
+    return nn.Sequential(eval.Brighten(), nn.Conv2d(3, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
+                         nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
+                         nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(1024, num_classes))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def fewer_faces():
-    """5,000 faces for all tests here: 4,500 to train on, 500 to test; and judges that learn for as long as they need at 32 pixels."""
+    """5,000 faces for all tests here, 4,500 to train on, 500 to test, and judges that learn for as long as they need
+    at 32 pixels."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval, "resnet18", small_net)
         patch.setattr(eval, "classifier", functools.partial(eval.classifier, steps=300))
-        patch.setattr(eval, "strength_judge", functools.partial(eval.strength_judge, steps=1200, faces=10000))
-        patch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.split(data.faces(attrs, size, root, seed, n=5000), seed))
+        patch.setattr(eval, "strength_judge", functools.partial(eval.strength_judge, steps=1500, faces=10000))
+        patch.setitem(data.DATASETS, "faces", (functools.cache(functools.partial(some_faces, 5000)), ""))
         yield
+
+
+def some_faces(n, attrs, size, root, seed):
+    return data.split(data.faces(attrs, size, root, seed, n), seed)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +63,24 @@ def smiles(fewer_faces):
     return train, test[:128]
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """1,000 faces in all: 100 to test."""
+    monkeypatch.setitem(data.DATASETS, "faces", (functools.partial(some_faces, 1000), ""))
+
+
 @pytest.fixture(scope="module")
-def judges(tmp_path_factory, smiles):
-    """Judges for these faces in a folder that stands for runs/judges: as eval.py's own, but trained on fewer faces."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("judges")
-        patch.setattr(eval, "JUDGES", folder)
-        eval.classifier(smiles[0], "cpu", quiet)
-        eval.strength_judge(32, "cpu", quiet)
-    return folder
+def runs(tmp_path_factory):
+    """A folder for runs, and their judges."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def judges(runs, smiles):
+    """Where the judges of these faces are kept: as eval.py's own, but trained on fewer faces."""
+    eval.classifier(smiles[0], "cpu", quiet, runs / "judges")
+    eval.strength_judge(32, "cpu", quiet, runs / "judges")
+    return runs / "judges"
 
 
 @pytest.fixture(autouse=True)
@@ -67,20 +90,19 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory, fewer_faces):
+def run_folder(runs, fewer_faces):
     """A tiny finished run."""
-    out = tmp_path_factory.mktemp("runs") / "smile"
-    assert trip.main(["--steps", "8", *TINY, "--out", str(out)]) == 0
-    return out
+    assert trip.main(["--steps", "8", *TINY, "--out", str(runs / "smile")]) == 0
+    return runs / "smile"
 
 
 @pytest.fixture(scope="module")
-def folders(run_folder, tmp_path_factory):
+def folders(run_folder, runs):
     """The tiny run, one of another attribute, and one whose checkpoint was cut short."""
-    frown, broken = tmp_path_factory.mktemp("frown"), tmp_path_factory.mktemp("broken")
-    assert trip.main(["--attr", "frown", "--steps", "2", *TINY, "--out", str(frown)]) == 0
-    (broken / "trip.pt").write_bytes((run_folder / "trip.pt").read_bytes()[:-1000])
-    return {"RUN": run_folder, "FROWN": frown, "BROKEN": broken}
+    assert trip.main(["--attr", "frown", "--steps", "2", *TINY, "--out", str(runs / "frown")]) == 0
+    (runs / "broken").mkdir()
+    (runs / "broken" / "trip.pt").write_bytes((run_folder / "trip.pt").read_bytes()[:-1000])
+    return {"RUN": run_folder, "FROWN": runs / "frown", "BROKEN": runs / "broken"}
 
 
 class Same(nn.Module):
@@ -100,7 +122,8 @@ class Redraw(nn.Module):
 
     def forward(self, x, v):
         pixels = ((x + 1) * 127.5).round().to(torch.uint8)
-        person = self.faces.person[[self.row[image.contiguous().numpy().tobytes()] for image in pixels]].copy()
+        person = self.faces.person[[self.row[image.contiguous().numpy().tobytes()]
+                                    for image in pixels]].copy()
         for attr in {SMILE, self.spoilt} - {None}:
             s = person[:, attr]
             person[:, attr] = np.where(v[:, 0] > 0, s + (1 - s) * v[:, 0].numpy(), s + s * v[:, 0].numpy())
@@ -111,9 +134,9 @@ def assess(G, smiles, judges, metrics=eval.METRICS):
     run = trip.Run(trip.Config(size=32, g_width=4, g_down=1, g_blocks=1, r_width=4))
     run.G = G
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval, "JUDGES", judges)
         patch.setattr(eval, "inception", lambda device: None)
-        result, = eval.assess(run, smiles[1], eval.call_judges(metrics, smiles[0], "cpu", quiet), metrics)
+        called = eval.call_judges(metrics, smiles[0], "cpu", quiet, judges)
+    result, = eval.assess(run, smiles[1], called, metrics)
     return result.scores
 
 
@@ -131,7 +154,7 @@ def pictures(n=6, size=40):
     return data.as_float(data.faces(("smile",), size, n=n).images)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Measures
 
 def test_ssim_of_equal_pictures_is_one():
@@ -142,14 +165,16 @@ def test_ssim_of_equal_pictures_is_one():
 def test_ssim_equals_that_of_scikit_image():
     x = pictures()
     for y in (x.roll(1, 0), x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), -x):
-        expected = [skimage.metrics.structural_similarity(a.numpy(), b.numpy(), gaussian_weights=True, sigma=1.5, channel_axis=0,
-                                                          use_sample_covariance=False, data_range=2.0) for a, b in zip(x, y)]
+        expected = [skimage.metrics.structural_similarity(a.numpy(), b.numpy(), gaussian_weights=True,
+                                                          sigma=1.5, channel_axis=0,
+                                                          use_sample_covariance=False, data_range=2.0)
+                    for a, b in zip(x, y)]
         assert np.allclose(eval.ssim(x, y), expected, atol=1e-4)
 
 
 def test_ssim_score_is_the_std_over_the_steps_averaged_over_pictures():
     assert eval.ssim_score(np.full((3, 10), 0.9)) == pytest.approx(0)
-    one_jump = np.array([[1.0] * 9 + [0.0]])                                    # mean 0.9, variance (9 * 0.01 + 0.81) / 10
+    one_jump = np.array([[1.0] * 9 + [0.0]])  # mean 0.9, variance (9 * 0.01 + 0.81) / 10
     assert eval.ssim_score(one_jump) == pytest.approx(0.3)
     assert eval.ssim_score(np.concatenate([one_jump, np.ones((1, 10))])) == pytest.approx(0.15)
 
@@ -184,14 +209,15 @@ def test_frechet_distance_equals_that_of_pytorch_fid():
 def test_frechet_distance_is_right_with_fewer_pictures_than_features():
     rng = np.random.RandomState(0)
     a, b = rng.randn(10, 64), rng.randn(12, 64)
-    assert eval.frechet_distance(a, a + 2) == pytest.approx(4 * 64)             # only the mean moved
+    assert eval.frechet_distance(a, a + 2) == pytest.approx(4 * 64)  # only the mean moved
     values = scipy.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * np.sqrt(values).sum()
     assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
 
 
 def test_frechet_distance_is_in_double_precision():
-    a = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) + 1000   # float32 would lose three digits
+    # float32 would lose three digits
+    a = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) + 1000
     assert eval.frechet_distance(a, a + 0.5) == pytest.approx(1, rel=1e-3)
 
 
@@ -207,24 +233,46 @@ def test_correlation_is_pearsons_and_zero_for_a_constant():
 
 
 def test_negative_v_is_asked_of_pictures_with_the_attribute_and_positive_v_of_the_others():
-    mask = eval.asked(np.array([True, False]))
-    assert eval.V[mask[0]].max() == 0 and eval.V[mask[1]].min() == 0            # v = 0 of both
+    assert eval.asked(torch.tensor([True, False])).tolist() == [-1, 1]
+    mask = eval.where_asked(torch.tensor([True, False]))
+    assert eval.V[mask[0]].max() == 0 and eval.V[mask[1]].min() == 0  # v = 0 of both
     assert mask.sum(1).tolist() == [7, 7]
 
 
 def test_ranker_scores_by_hand():
-    has = np.array([True, True, False, False])
+    has = torch.tensor([True, True, False, False])
     R = np.tile(eval.V / 2, (4, 1)) + np.array([[0.1], [-0.1], [0.1], [-0.1]])
     scores = eval.ranker_scores(R, has)
     assert scores["ranker_mean"] == pytest.approx([-0.5, -0.25, 0, 0.25, 0.5])
     assert scores["ranker_std"] == pytest.approx([0.1] * 5)
     assert scores["ranker_sweep_mean"] == pytest.approx([v / 2 for v in eval.SWEEP])
     assert eval.ranker_scores(-R, has)["ranker_pearson"] < -0.9
-    never_asked = np.where(eval.asked(has), R, 100)                             # what footnote 3 leaves out has no weight
+    never_asked = np.where(eval.where_asked(has), R, 100)  # what footnote 3 leaves out has no weight
     assert eval.ranker_scores(never_asked, has) == scores
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size, parts", [(32, [128, 128, 44]), (128, [8] * 37 + [4]), (1024, [1] * 300)])
+def test_pictures_go_through_a_network_in_parts_of_2_to_the_17_pixels(size, parts):
+    x, v, seen = torch.empty(300, 3, size, size, device="meta"), torch.arange(300.0)[:, None], []
+
+    def count(x, v):
+        seen.append(len(x))
+        return 2 * v
+
+    assert torch.equal(eval.in_parts(count, x, v), 2 * v) and seen == parts
+    assert all(n == 1 or n * size ** 2 <= 2 ** 17 for n in seen)
+
+
+def test_measuring_sends_no_network_more_pixels_at_once():
+    run = trip.Run(trip.Config(size=64, g_width=4, g_blocks=1, r_width=4))
+    pixels = []
+    for net in (run.G, run.R.features):
+        net.register_forward_pre_hook(lambda net, inputs: pixels.append(inputs[0][:, 0].numel()))
+    eval.measure(run, *eval.probe(some_faces(700, ("smile",), 64, "", 0)[1], "cpu"))
+    assert len(pixels) > 4 and max(pixels) <= 2 ** 17
+
+
+# ------------------------------------------------------------------------------------------------------------
 # Generators whose quality is known
 
 def test_the_judges_are_good_enough_to_test_with(same):
@@ -233,7 +281,7 @@ def test_the_judges_are_good_enough_to_test_with(same):
 
 def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(same):
     assert same["ssim_score"] == pytest.approx(0, abs=1e-6)
-    assert same["aas"] == pytest.approx(100 - same["aas_judge"])                # only the judge's own mistakes
+    assert same["aas"] == pytest.approx(100 - same["aas_judge"])  # only the judge's own mistakes
     assert same["frechet_resnet18"] == pytest.approx(0, abs=1e-6)
     assert same["recon_l1"] == same["outside_l1"] == 0
     for name in ("true_spearman", "true_linearity", "true_range"):
@@ -244,7 +292,7 @@ def test_a_generator_that_ignores_v_gets_a_perfect_ssim_score_and_no_swaps(same)
 def test_a_generator_that_redraws_the_face_is_found_perfect(redrawn):
     assert redrawn["aas"] > 92
     assert redrawn["true_spearman"] > 0.95 and redrawn["true_linearity"] > 0.97
-    assert 0.75 < redrawn["true_range"] < 1.1                                   # a judge in doubt keeps to the middle
+    assert 0.75 < redrawn["true_range"] < 1.1  # a judge in doubt keeps to the middle
     assert redrawn["leakage"] < 1.3 * redrawn["leakage_judge"]
     assert redrawn["recon_l1"] < 1e-6 and redrawn["outside_l1"] < 1e-6
     assert 0 < redrawn["ssim_score"] < 0.02
@@ -252,7 +300,7 @@ def test_a_generator_that_redraws_the_face_is_found_perfect(redrawn):
 
 def test_a_generator_that_moves_another_attribute_too_is_found_out(smiles, judges, redrawn):
     spoilt = assess(Redraw(smiles[1], data.FACE_ATTRS.index("mouth_open")), smiles, judges, ("truth",))
-    assert spoilt["leakage"] > 2 * redrawn["leakage"]                           # the mouth's opening alone, of three others
+    assert spoilt["leakage"] > 2 * redrawn["leakage"]  # the mouth's opening alone, of three others
     assert spoilt["true_spearman"] > 0.9
 
 
@@ -260,7 +308,7 @@ def test_a_change_outside_the_region_is_measured_there_alone(smiles, judges):
     class Stained(nn.Module):
         def forward(self, x, v):
             y = x.clone()
-            y[:, :, 0, 0] += 0.5                                                # a corner, where no mouth reaches
+            y[:, :, 0, 0] += 0.5  # a corner, where no mouth reaches
             return y
     scores = assess(Stained(), smiles, judges, ("preservation",))
     outside = 32 * 32 - data.region(smiles[1], 0).sum((1, 2, 3)).float()
@@ -268,49 +316,67 @@ def test_a_change_outside_the_region_is_measured_there_alone(smiles, judges):
     assert scores["recon_l1"] == pytest.approx(0.5 / 32 ** 2, rel=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Judges
 
 def test_a_judge_is_trained_once_for_a_data_set_and_again_if_its_file_is_damaged(smiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    monkeypatch.setattr(eval, "resnet18", RESNET18)
     calls, real = [], eval.fit
     monkeypatch.setattr(eval, "fit", lambda *args: (calls.append(1), real(*args)))
     x = pictures(4, 32)
     few = smiles[0][:200]
-    first = eval.classifier(few, "cpu", quiet, steps=2)
-    again = eval.classifier(few, "cpu", quiet, steps=2)
+    first = eval.classifier(few, "cpu", quiet, tmp_path, steps=2)
+    again = eval.classifier(few, "cpu", quiet, tmp_path, steps=2)
     assert len(calls) == 1 and torch.equal(first(x), again(x))
-    eval.classifier(smiles[0][1:201], "cpu", quiet, steps=2)                    # other pictures: another judge
+    eval.classifier(smiles[0][1:201], "cpu", quiet, tmp_path, steps=2)  # other pictures: another judge
     assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:1000])
-    renewed = eval.classifier(few, "cpu", quiet, steps=2)
-    assert len(calls) == 3 and torch.equal(first(x), renewed(x))                # and the same as before
+    renewed = eval.classifier(few, "cpu", quiet, tmp_path, steps=2)
+    assert len(calls) == 3 and torch.equal(first(x), renewed(x))  # and the same as before
 
 
 def test_a_judge_is_trained_again_if_it_would_be_trained_otherwise(smiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    monkeypatch.setattr(eval, "resnet18", RESNET18)
     few = smiles[0][:100]
-    few.images = few.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)     # in any memory layout
+    few.images = few.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # in any memory layout
     for steps in (1, 2, 2):
-        eval.classifier(few, "cpu", quiet, steps=steps)
+        eval.classifier(few, "cpu", quiet, tmp_path, steps=steps)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_judging_leaves_the_random_numbers_of_training_alone(smiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(eval, "JUDGES", tmp_path)
+    monkeypatch.setattr(eval, "resnet18", RESNET18)
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    eval.classifier(smiles[0][:100], "cpu", quiet, steps=1)
+    eval.classifier(smiles[0][:100], "cpu", quiet, tmp_path, steps=1)
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_an_error_of_the_device_is_not_taken_for_a_damaged_judge_or_a_missing_inception(smiles, tmp_path, monkeypatch):
+    def failing(*args, **options):
+        raise RuntimeError(says)
+
+    few, says = smiles[0][:100], "CUDA error: an illegal memory access was encountered"
+    eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
+    before = [path.read_bytes() for path in tmp_path.iterdir()]
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="CUDA error"):
+        patch.setattr(nn.Module, "load_state_dict", failing)
+        eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == before
+    monkeypatch.setattr(pytorch_fid.inception, "InceptionV3", failing)
+    failing.BLOCK_INDEX_BY_DIM = {2048: 3}
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        INCEPTION("cpu")
+    says = 'invalid hash value (expected "6726825d", got "00000000")'  # a broken download
+    assert INCEPTION("cpu") is None
+
+
 def test_only_inception_features_are_called_fid(smiles, judges, monkeypatch):
-    monkeypatch.setattr(eval, "JUDGES", judges)
-    assert eval.call_judges(("fid",), smiles[0], "cpu", quiet).features_name == "frechet_resnet18"
+    assert eval.call_judges(("fid",), smiles[0], "cpu", quiet, judges).features_name == "frechet_resnet18"
     monkeypatch.setattr(eval, "inception", lambda device: lambda x: x.mean((2, 3)))
-    with_package = eval.call_judges(("fid",), smiles[0], "cpu", quiet)
+    with_package = eval.call_judges(("fid",), smiles[0], "cpu", quiet, judges)
     assert with_package.features_name == "fid" and with_package.classifier is None
 
 
@@ -336,7 +402,7 @@ def test_the_standard_preprocessing_of_fid_is_that_of_8_bit_pictures(monkeypatch
     assert 0 <= levels.min() and levels.max() <= 255 and torch.allclose(levels, levels.round(), atol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The command
 
 def evaluate(capsys, *argv):
@@ -345,8 +411,7 @@ def evaluate(capsys, *argv):
     return code, captured.out, captured.err
 
 
-def test_the_command_writes_scores_and_figures(run_folder, judges, monkeypatch, capsys):
-    monkeypatch.setattr(eval, "JUDGES", judges)
+def test_the_command_writes_scores_and_figures(run_folder, judges, capsys):
     code, out, _ = evaluate(capsys, run_folder)
     assert code == 0
     scores = json.loads((run_folder / "eval.json").read_text())
@@ -356,43 +421,44 @@ def test_the_command_writes_scores_and_figures(run_folder, judges, monkeypatch, 
             continue
         line, = [line for line in out.splitlines() if line.startswith(label + "  ")]
         assert " ".join(format(u, form) for u in np.atleast_1d(scores[name])) in line
-    for name in ("fig5_strips", "fig6_box", "fig7_ranker", "fig10_losses", "fig11_densities", "truth"):
+    for name in ("fig6_box", "fig7_ranker", "fig10_losses", "truth", "samples", "ranker"):
         picture = matplotlib.image.imread(run_folder / f"{name}.png")
         assert picture.shape[1] >= 800 and picture[..., :3].std() > 0.05
     assert scores["test_pictures"] == 500 and scores["steps"] == 8
 
 
-def test_a_second_run_of_the_command_finds_the_same(run_folder, judges, monkeypatch, capsys):
-    monkeypatch.setattr(eval, "JUDGES", judges)
+def test_a_second_run_of_the_command_finds_the_same_with_the_judges_of_the_first(run_folder, judges, monkeypatch, capsys):
     metrics = "--metrics", "aas", "truth"
     evaluate(capsys, run_folder, *metrics)
     first = (run_folder / "eval.json").read_bytes()
-    evaluate(capsys, run_folder, *metrics)
+    monkeypatch.setattr(eval, "fit", None)  # nothing is trained again, from wherever it is called
+    monkeypatch.chdir(run_folder)
+    assert evaluate(capsys, ".", *metrics)[0] == 0
     assert (run_folder / "eval.json").read_bytes() == first
 
 
-def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, tmp_path, capsys):
+def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, few, tmp_path, capsys):
     other = tmp_path / "other"
     assert trip.main(["--steps", "6", *TINY, "--seed", "1", "--out", str(other)]) == 0
     code, out, _ = evaluate(capsys, run_folder, other, "--metrics", "ranker")
     assert code == 0 and (run_folder / "fig7_compared.png").is_file()
-    assert any(str(run_folder) in line and str(other) in line for line in out.splitlines()[:-1])      # one table
+    assert any(str(run_folder) in line and str(other) in line for line in out.splitlines()[:-1])  # one table
     scores = json.loads((other / "eval.json").read_text())
-    _, test = data.load("faces", ("smile",), 32)                                # by hand, for v = 0
+    _, test = data.load("faces", ("smile",), 32)  # by hand, for v = 0
     G, _, _ = trip.load(other)
     _, R, _ = trip.load(run_folder)
     x = data.as_float(test.images)
     with torch.no_grad():
-        expected = R(x, trip.translate(G, x, torch.zeros(1))[:, 0]).mean().item()
+        expected = R(x, eval.translate(G, x, torch.zeros(1))[:, 0]).mean().item()
     assert scores["first_ranker_mean"][2] == pytest.approx(expected, abs=1e-5)
     assert scores["first_ranker_mean"] != scores["ranker_mean"]
-    compared = eval.fig_ranker(eval.evaluate(run_folder, other, metrics=["ranker"]))
-    alone = eval.fig_ranker(eval.evaluate(run_folder, other, metrics=["ranker"])[1:])
+    results = eval.evaluate(run_folder, other, metrics=["ranker"])
+    compared, alone = eval.fig_ranker(results), eval.fig_ranker(results[1:])
     assert np.allclose(compared.axes[0].lines[1].get_ydata(), scores["first_ranker_sweep_mean"])
     assert np.allclose(alone.axes[0].lines[0].get_ydata(), scores["ranker_sweep_mean"])
 
 
-def test_a_run_of_two_attributes_is_evaluated_one_by_one(tmp_path, capsys):
+def test_a_run_of_two_attributes_is_evaluated_one_by_one(few, tmp_path, capsys):
     out = tmp_path / "two"
     assert trip.main(["--attr", "smile", "frown", "--steps", "4", *TINY, "--out", str(out)]) == 0
     code, text, _ = evaluate(capsys, out, "--metrics", "ssim", "ranker", "preservation")
@@ -422,17 +488,18 @@ def test_the_middle_of_the_grid_is_the_picture_itself(tmp_path):
     (["RUN", "FROWN"], "differs from"),
     (["BROKEN"], "damaged"),
 ])
-def test_a_mistake_gets_one_line_and_changes_nothing(argv, message, folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(eval, "JUDGES", tmp_path / "judges")
-    before = {path: path.read_bytes() for folder in folders.values() for path in folder.iterdir()}
+def test_a_mistake_gets_one_line_and_changes_nothing(argv, message, folders, runs, capsys):
+    def contents():
+        return {path: path.is_file() and path.read_bytes() for path in runs.rglob("*")}
+
+    before = contents()
     code, _, err = evaluate(capsys, *[folders.get(a, a) for a in argv])
     assert code == 2 and message in err and len(err.splitlines()) == 1 and err.startswith("eval.py: error: ")
-    assert before == {path: path.read_bytes() for folder in folders.values() for path in folder.iterdir()}
-    assert not (tmp_path / "judges").exists()
+    assert contents() == before  # no judge was trained, either
 
 
 def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypatch, capsys):
-    monkeypatch.setitem(data.DATASETS, "faces", lambda attrs, size, root, seed: data.split(data.faces(attrs, size, root, seed, n=12), seed))
+    monkeypatch.setitem(data.DATASETS, "faces", (functools.partial(some_faces, 12), ""))
     code, _, err = evaluate(capsys, run_folder)
     assert code == 2 and "test pictures have" in err and len(err.splitlines()) == 1
 
@@ -441,7 +508,7 @@ def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked_for(ru
     def unknown(attrs, size, root, seed):
         faces = data.faces(attrs, size, root, seed, n=200)
         return data.split(data.Data(faces.images, faces.labels, faces.attrs), seed)
-    monkeypatch.setitem(data.DATASETS, "faces", unknown)
+    monkeypatch.setitem(data.DATASETS, "faces", (unknown, ""))
     code, _, err = evaluate(capsys, run_folder, "--metrics", "truth")
     assert code == 2 and "drawn faces" in err
     code, _, _ = evaluate(capsys, run_folder, "--metrics", "ssim", "preservation")

@@ -18,15 +18,20 @@ SOURCES = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for modul
 # (function, text in it, what stands there instead, what the message has to say)
 FAULTS = [
     ("data.pair_labels", "y_has.float() - x_has.float()", "x_has.float() - y_has.float()", "sign of r"),
-    ("data.pair_labels", "y_has.float() - x_has.float()", "(y_has.float() - x_has.float()).abs()", "r without a sign"),
+    ("data.pair_labels", "y_has.float() - x_has.float()", "(y_has.float() - x_has.float()).abs()",
+     "r without a sign"),
     ("data.pair_labels", "y_has.float() - x_has.float()", "2 * y_has.float() - 1", "label of y alone"),
     ("data.pair_labels", "y_has.float() - x_has.float()", "(y_has & ~x_has).float()", "0 in place of -1"),
     ("trip.SwitchNorm.forward", "mean_bn.detach()", "mean_bn", "missing detach"),
-    ("trip.SwitchNorm.forward", "var_bn.detach(), self.momentum", "var_bn.detach(), 1 - self.momentum", "share of the old"),
-    ("trip.SwitchNorm.forward", " + mean_in.var(0, correction=0, keepdim=True)", "", "lacks what the means differ by"),
-    ("trip.SwitchNorm.forward", " + mean_in.var(1, correction=0, keepdim=True)", "", "lacks what the means differ by"),
+    ("trip.SwitchNorm.forward", "var_bn.detach(), self.momentum", "var_bn.detach(), 1 - self.momentum",
+     "share of the old"),
+    ("trip.SwitchNorm.forward", " + mean_in.var(0, correction=0, keepdim=True)", "",
+     "lacks what the means differ by"),
+    ("trip.SwitchNorm.forward", " + mean_in.var(1, correction=0, keepdim=True)", "",
+     "lacks what the means differ by"),
     ("trip.SwitchNorm.forward", "mean_in.var(0, correction=0", "mean_in.var(0, correction=1", "batch"),
-    ("trip.SwitchNorm.forward", "mean_ln = mean_in.mean(1, keepdim=True)", "mean_ln = mean_in.mean(0, keepdim=True)",
+    ("trip.SwitchNorm.forward", "mean_ln = mean_in.mean(1, keepdim=True)",
+     "mean_ln = mean_in.mean(0, keepdim=True)",
      "layer"),
     ("trip.SwitchNorm.forward", "self.var_weights.softmax(0)", "self.mean_weights.softmax(0)",
      "means' weights used for the variances"),
@@ -38,16 +43,19 @@ FAULTS = [
     ("trip.SwitchNorm.forward", "self.weight * ", "", "scale left out"),
     ("trip.Ranker.rank", "fy - fx", "fx - fy", "sign turned round"),
     ("trip.Ranker.rank", "fy - fx", "fy + fx", "sum of the features"),
-    ("trip.Ranker.rank", "self.rank_head(fy - fx)", "(self.rank_head(fy) - self.rank_head(fx))", "after the head"),
+    ("trip.Ranker.rank", "self.rank_head(fy - fx)", "(self.rank_head(fy) - self.rank_head(fx))",
+     "after the head"),
     ("trip.Ranker.critic", "gan_head", "rank_head", "the rank head"),
     ("trip.Ranker.critic", "self.gan_head(fx)", "self.gan_head(self.features(fx))", "F once more"),
     ("trip.ranker_rank_loss", "real - r", "real + r", "sign of r"),
     ("trip.ranker_rank_loss", "(real - r)", "real", "0 as the target of real pairs"),
-    ("trip.ranker_rank_loss", "((real - r) ** 2).sum(1).mean() + lam *", "lam * ((real - r) ** 2).sum(1).mean() +",
+    ("trip.ranker_rank_loss", "((real - r) ** 2).sum(1).mean() + lam *",
+     "lam * ((real - r) ** 2).sum(1).mean() +",
      "lambda on the wrong term"),
     ("trip.ranker_rank_loss", "((real - r) ** 2).sum(1)", "((real - r) ** 2)",
      "mean over the K attributes of the real pairs"),
-    ("trip.ranker_rank_loss", "(fake ** 2).sum(1)", "(fake ** 2)", "mean over the K attributes of the generated pairs"),
+    ("trip.ranker_rank_loss", "(fake ** 2).sum(1)", "(fake ** 2)",
+     "mean over the K attributes of the generated pairs"),
     ("trip.ranker_rank_loss", "fake ** 2", "(fake - 1) ** 2", "1 as the target of generated pairs"),
     ("trip.ranker_rank_loss", "+ lam", "- lam", "wrong sign of the rival term"),
     ("trip.ranker_rank_loss", "(fake ** 2)", "(fake.detach() ** 2)", "detach"),
@@ -56,7 +64,8 @@ FAULTS = [
     ("trip.generator_rank_loss", "(fake - v)", "fake", "the ranker's"),
     ("trip.generator_rank_loss", ".sum(1)", "", "mean over the K attributes"),
     ("trip.generator_rank_loss", "fake - v", "fake.detach() - v", "detach"),
-    ("trip.ranker_gan_loss", "((real - 1) ** 2).mean() + (fake ** 2)", "(real ** 2).mean() + ((fake - 1) ** 2)",
+    ("trip.ranker_gan_loss", "((real - 1) ** 2).mean() + (fake ** 2)",
+     "(real ** 2).mean() + ((fake - 1) ** 2)",
      "targets exchanged"),
     ("trip.ranker_gan_loss", "+ (fake", "- (fake", "wrong sign"),
     ("trip.ranker_gan_loss", "fake ** 2", "(fake + 1) ** 2", "-1 as the target"),
@@ -64,7 +73,8 @@ FAULTS = [
     ("trip.generator_gan_loss", ".mean()", ".sum()", "a sum over the batch"),
     ("trip.cycle_loss", "l1(back, x)", "((back - x) ** 2).mean()", "the square"),
     ("trip.cycle_loss", "l1(back, x)", "(back - x).mean()", "cancel"),
-    ("trip.gradient_penalty", "R.critic(R.features.forward(z))", "R.rank(R.features(x), R.features(z))", "wrong head"),
+    ("trip.gradient_penalty", "R.critic(R.features.forward(z))", "R.rank(R.features(x), R.features(z))",
+     "wrong head"),
     ("trip.gradient_penalty", "create_graph=True", "create_graph=False", "create_graph"),
     ("trip.gradient_penalty", "- center", "- 1", "center 1, whatever is asked for"),
     ("trip.gradient_penalty", "a * x + (1 - a) * fake", "(1 - a) * x + a * fake", "exchanged"),
@@ -81,15 +91,18 @@ FAULTS = [
     ("trip.ranker_step", "c.lam_gp * ", "c.lam_g * ", "lam_g on the wrong term"),
     ("trip.ranker_step", "c.gp_center", "1", "center"),
     ("trip.ranker_step", "R, x, fake, a", "R, x, y, a", "pictures"),
-    ("trip.ranker_step", "if ranking:", "if True:", "ranking = False"),
-    ("trip.ranker_step", "update(run.opt_r,", "update(run.opt_g,", ""),
-    ("trip.ranker_step", "update(run.opt_r, losses, c.clip)", "sum(losses.values()).backward(); run.opt_r.step()",
+    ("trip.ranker_step", "if run.ranking:", "if True:", "ranking = False"),
+    ("trip.ranker_step", "update(R, run.opt_r,", "update(R, run.opt_g,", ""),
+    ("trip.ranker_step", "update(R, run.opt_r, losses, c.clip)",
+     "sum(losses.values()).backward(); run.opt_r.step()",
      "not set to zero"),
     ("trip.generator_step", "G(fake, -v)", "G(fake, v)", "which should be -v"),
     ("trip.generator_step", "G(fake, -v)", "G(fake.detach(), -v)", "detached on the way back"),
-    ("trip.generator_step", "torch.cat([x, fake])", "torch.cat([x, fake.detach()])", "detached for both heads"),
-    ("trip.generator_step", "update(run.opt_g, losses, c.clip)",
-     "run.opt_g.zero_grad(); sum(losses.values()).backward(); run.opt_g.step()", "gradients left in the other player"),
+    ("trip.generator_step", "torch.cat([x, fake])", "torch.cat([x, fake.detach()])",
+     "detached for both heads"),
+    ("trip.generator_step", "update(G, run.opt_g, losses, c.clip)",
+     "run.opt_g.zero_grad(); sum(losses.values()).backward(); run.opt_g.step()",
+     "gradients left in the other player"),
     ("trip.generator_step", "R.rank(fx, ff)", "R.rank(ff, fx)", "pair turned round"),
     ("trip.generator_step", "cls_target(v) if c.cls else v", "v", "without heed of cls"),
     ("trip.generator_step", "cls_target(v) if c.cls else v", "-v", "-v as the target"),
@@ -97,7 +110,7 @@ FAULTS = [
     ("trip.generator_step", "c.lam_c * ", "c.lam * ", "lam on the wrong term"),
     ("trip.generator_step", "c.lam_rank * ", "", "lam_rank left out"),
     ("trip.generator_step", "orthogonal_penalty(G)", "orthogonal_penalty(R)", "run.G"),
-    ("trip.generator_step", "if ranking:", "if True:", "ranking = False"),
+    ("trip.generator_step", "if run.ranking:", "if True:", "ranking = False"),
 ]
 
 
@@ -140,7 +153,7 @@ def failed(wrong):
     return {test_grade.CHECKS[name].function for name in wrong}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The proof
 
 def test_an_untouched_copy_gets_full_points(grade, tmp_path):
@@ -167,14 +180,15 @@ def test_no_test_leans_on_another_function_than_its_own(function, grade, tmp_pat
     """All graded functions but one are missing: its tests pass."""
     path = submit(tmp_path / "one")
     for module, text in SOURCES.items():
-        names = [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(module) and name != function]
+        names = [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(module)
+                 and name != function]
         path.with_name(f"{module}.py").write_text(handout.emptied(text, names), encoding="utf-8")
     wrong = grade(path)
     assert failed(wrong) == set(test_grade.GRADED) - {function}
     assert all("not done yet" in message for message in wrong.values())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The handout
 
 @pytest.fixture(scope="module")
@@ -188,10 +202,9 @@ def test_the_handout_has_what_a_student_needs(copy):
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert files - {"walkthrough.ipynb"} == {
         "trip.py", "data.py", "eval.py", "requirements.txt", "LICENSE", "ASSIGNMENT.md", "tests/conftest.py",
-        "tests/grader.py",
-        "tests/pytest.ini", "tests/requirements.txt", "tests/test_grade.py"}
+        "tests/pytest.ini", "tests/requirements.txt", "tests/course/grader.py", "tests/course/test_grade.py"}
     assert ("walkthrough.ipynb" in files) == (ROOT / "walkthrough.ipynb").is_file()
-    for same in ("eval.py", "requirements.txt", "LICENSE", "tests/test_grade.py"):
+    for same in ("eval.py", "requirements.txt", "LICENSE", "tests/course/test_grade.py"):
         assert (copy / same).read_text(encoding="utf-8") == (ROOT / same).read_text(encoding="utf-8")
 
 
@@ -214,7 +227,7 @@ def test_the_exception_names_the_equation(copy):
 
 def test_the_handout_holds_no_solution(copy):
     texts = {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*") if path.is_file()}
-    texts["trip.py"] = texts["trip.py"].split("def train(")[0]                      # (which uses the same contexts)
+    texts["trip.py"] = texts["trip.py"].split("def train(")[0]  # (which uses the same contexts)
     for function in test_grade.GRADED:
         module, name = function.split(".", 1)
         for line in body_of(SOURCES[module], name).splitlines():
@@ -234,14 +247,15 @@ def test_every_function_can_be_chosen(module):
 
 def test_comments_before_the_first_line_go_too_and_all_else_stays():
     source = 'class A:\n    """About A. More."""\n\n    def f(self):\n{}\n    # of A\n\n\nx = 1\n'
-    assert handout.emptied(source.format("        # a hint\n\n        return 1      # 1"), ["A.f"]) == source.format(
+    assert handout.emptied(source.format("        # a hint\n\n        return 1  # 1"),
+                           ["A.f"]) == source.format(
         '        raise NotImplementedError("About A")')
 
 
 def test_ones_own_selection(tmp_path):
     out = tmp_path / "out"
     assert handout.main([str(out), "--functions", "cls_target", "data.as_float", "trip.identity_loss"]) == 0
-    tests = (out / "tests" / "test_grade.py").read_text(encoding="utf-8")
+    tests = (out / "tests" / "course" / "test_grade.py").read_text(encoding="utf-8")
     assert 'GRADED = ["trip.cls_target",\n          "trip.identity_loss"]' in tests
     assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
     page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
@@ -251,11 +265,13 @@ def test_ones_own_selection(tmp_path):
 def test_the_notebook_loses_solutions_and_outputs():
     cells = [{"cell_type": "code", "metadata": {"tags": ["solution"]}, "outputs": [], "execution_count": 1,
               "source": ["secret"]},
-             {"cell_type": "code", "metadata": {}, "outputs": [{"text": "told"}], "execution_count": 2, "source": ["x = 1"]},
+             {"cell_type": "code", "metadata": {}, "outputs": [{"text": "told"}], "execution_count": 2,
+              "source": ["x = 1"]},
              {"cell_type": "markdown", "metadata": {}, "source": ["ü"]}]
     text = handout.without_solutions(json.dumps({"cells": cells, "nbformat": 4}))
     assert "secret" not in text and "told" not in text
-    assert json.loads(text) == {"cells": [cells[1] | {"outputs": [], "execution_count": None}, cells[2]], "nbformat": 4}
+    assert json.loads(text) == {"cells": [cells[1] | {"outputs": [], "execution_count": None}, cells[2]],
+                                "nbformat": 4}
 
 
 @pytest.mark.parametrize("arguments, says", [
@@ -270,35 +286,40 @@ def test_the_notebook_loses_solutions_and_outputs():
 def test_wrong_arguments_get_one_line_and_exit_code_2_and_write_nothing(arguments, says, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("mine")
-    assert handout.main([part.format(there=tmp_path / "there", new=tmp_path / "new") for part in arguments]) == 2
+    assert handout.main([part.format(there=tmp_path / "there", new=tmp_path / "new")
+                         for part in arguments]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # A submission cannot hang or break the grader
 
-def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
+def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, monkeypatch):
+    monkeypatch.setattr(grader, "CHECK", 3)
     path = submit(tmp_path / "wild",
                   ("trip.Ranker.rank", "return ", "import sys; sys.exit(0)\n        return "),
                   ("trip.Ranker.critic", "return ", "print('x' * 10 ** 7); input()\n        return "),
-                  ("trip.ranker_rank_loss", ".sum(1).mean() + lam * (fake ** 2).sum(1).mean()", " + lam * fake"),
+                  ("trip.ranker_rank_loss", ".sum(1).mean() + lam * (fake ** 2).sum(1).mean()",
+                   " + lam * fake"),
                   ("trip.ranker_gan_loss", "return ", "import os; os._exit(0)\n    return "),
                   ("trip.generator_gan_loss", "return ",
                    "print('a hint'); torch.set_grad_enabled(False); return 0\n    return "),
-                  ("trip.generator_rank_loss", "return ", "import os; hasattr(os, 'fork') and os.fork()\n    return "),
+                  ("trip.generator_rank_loss", "return ",
+                   "import os; hasattr(os, 'fork') and os.fork()\n    return "),
                   ("trip.cycle_loss", "return ", "while True: pass\n    return "))
     wrong = grade(path)
     said = {test_grade.CHECKS[name].function: message for name, message in wrong.items()}
-    assert set(said) == {"trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss", "trip.ranker_gan_loss",
+    assert set(said) == {"trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss",
+                         "trip.ranker_gan_loss",
                          "trip.generator_gan_loss", "trip.cycle_loss"}
     assert "SystemExit" in said["trip.Ranker.rank"]
     assert "EOFError" in said["trip.Ranker.critic"] or "OSError" in said["trip.Ranker.critic"]
     assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
     assert "exit code 0" in said["trip.ranker_gan_loss"]
     assert "a tensor" in said["trip.generator_gan_loss"] and "printed   a hint" in said["trip.generator_gan_loss"]
-    assert "stopped after 10 seconds" in said["trip.cycle_loss"]
+    assert "stopped after 3 seconds" in said["trip.cycle_loss"]
     assert not list(path.parent.glob("__pycache__"))
 
 
@@ -307,11 +328,11 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path):
     ("import os; os._exit(3)", "exit code 3"),
     ("while True: pass", "stopped after"), ("", "AttributeError")])
 def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
-    monkeypatch.setattr(grader, "IMPORT", 10)
+    monkeypatch.setattr(grader, "IMPORT", 4)
     path = submit(tmp_path / "broken")
     path.write_text(text)
     wrong = grade(path)
-    assert failed(wrong) == set(test_grade.EQUATIONS) - {"data.pair_labels"}    # data.py is another file
+    assert failed(wrong) == set(test_grade.EQUATIONS) - {"data.pair_labels"}  # data.py is another file
     assert all(says in message for message in wrong.values())
 
 
@@ -332,7 +353,7 @@ def pytest_in(folder, *arguments):
 def test_the_command_that_grades_and_its_json(tmp_path):
     path = submit(tmp_path / "anna", ("trip.ranker_rank_loss", "real - r", "real + r"))
     for trap in ("conftest.py", "test_grade.py",
-                 "tests/conftest.py"):              # what pytest or Python might take for their own
+                 "tests/conftest.py"):  # what pytest or Python might take for their own
         (path.parent / trap).parent.mkdir(exist_ok=True)
         (path.parent / trap).write_text("raise SystemExit")
     (path.parent / "pytest.ini").write_text("[pytest]\naddopts = --collect-only")

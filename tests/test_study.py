@@ -1,4 +1,4 @@
-"""Part 4: the study. Its table, its figures and README's tables say the same, and it goes on where it stopped."""
+"""The study: its table, its figures and the pages' tables say the same, and it goes on where it stopped."""
 
 import re
 import sys
@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HERE / "tests"))
+sys.path[:0] = [str(HERE), str(HERE / "study")]
 
+import data  # noqa: E402
 import study  # noqa: E402
+import trip  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +23,35 @@ def rows():
     return study.results()
 
 
-@pytest.fixture(scope="module")
-def readme():
-    return (HERE / "README.md").read_text(encoding="utf-8")
-
-
-def test_readme_has_the_tables_of_the_results(rows, readme):
+def test_the_pages_have_the_tables_of_the_results(rows):
     made = study.tables(rows)
-    marks = set(re.findall("<!-- study: (\\w+) -->", readme))
-    assert marks == set(made) and study.filled(readme, made) == readme, "run python tests/study.py --draw"
+    texts = [page.read_text(encoding="utf-8") for page in study.PAGES]
+    marks = [re.findall("<!-- study: (\\w+) -->", text) for text in texts]
+    assert marks[0] == ["top"] and sorted(marks[0] + marks[1]) == sorted(made)
+    assert [study.filled(text, made) for text in texts] == texts, "run python study/study.py --draw"
+
+
+def anchor(title):
+    """What a link to a heading says, on GitHub."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def test_links_and_pictures_of_the_pages_lead_somewhere():
+    pages = [*study.PAGES, HERE / "tests" / "course" / "README.md"]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    titles = {page: re.findall("(?m)^#+ (.*)$", text) for page, text in texts.items()}
+    for page, text in texts.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, heading = link.partition("#")
+            there = (page.parent / path).resolve() if path else page
+            assert link.startswith("https://") or there.exists(), f"{page}: {link}"
+            assert there.suffix != ".gif" or there.stat().st_size < 600_000
+            assert not heading or heading in map(anchor, titles[there]), f"{page}: {link}"
 
 
 def test_results_are_of_the_settings_that_the_study_has_now(rows):
-    wanted = {(group, variant, seed): options for group in study.GROUPS for variant, seed, options, _ in study.configs(group)}
+    wanted = {(group, variant, seed): options
+              for group in study.GROUPS for variant, seed, options, _ in study.configs(group)}
     for row in rows:
         assert wanted.get((row["group"], row["variant"], row["seed"])) == row["options"]
     seen = [(row["group"], row["variant"], row["seed"]) for row in rows]
@@ -48,13 +68,34 @@ def test_a_known_ratio_of_pulls_is_found():
 def test_figures_show_every_variant(rows):
     curves = study.read_table(study.CURVES)
     by_lam, by_rate, over_time = study.fig_tug(rows, curves).axes
-    assert len(by_lam.lines) == 3 + len(study.GROUPS["lambda"][1]) and len(by_rate.lines) == 2 + len(study.GROUPS["rates"][1])
-    assert len(over_time.lines) == 1 + len({(row["variant"], row["seed"]) for row in curves if row["group"] == "time"})
-    assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4                  # six means, four targets
+    assert len(by_lam.lines) == 3 + len(study.GROUPS["lambda"][1])
+    assert len(by_rate.lines) == 2 + len(study.GROUPS["rates"][1])
+    lines = {(row["variant"], row["seed"]) for row in curves if row["group"] == "time"}
+    assert len(over_time.lines) == 1 + len(lines)
+    assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
+
+
+class Grey(torch.nn.Module):
+    """In place of a generator: a grey picture, the brighter the larger v."""
+
+    def forward(self, x, v):
+        return v[:, :, None, None].expand_as(x)
+
+
+def test_the_moving_picture_goes_from_minus_1_to_1_and_back():
+    frames = study.moving_picture(Grey(), torch.zeros(2, 3, 32, 32), side=80, n=8)
+    rgb = np.stack([np.asarray(frame.convert("RGB"), int) for frame in frames])  # (8, H, W, 3)
+    assert rgb.shape[2] == 160 and rgb.shape[1] > 80  # two faces side by side, and the slider under them
+    brightness = rgb[:, :80].mean((1, 2, 3))
+    wanted = 127.5 * (1 - np.cos(np.arange(8) * np.pi / 4))
+    assert np.abs(brightness - wanted).max() < 6
+    knob = rgb[:, 92:96].sum((1, 3)).argmin(1)  # where the rows above the slider's line are dark
+    assert knob[0] < knob[1] < knob[2] < knob[3] < knob[4] > knob[5] > knob[6] > knob[7] > knob[0]
 
 
 class Here:
     """In place of a pool of processes: does the work at once."""
+
     def __init__(self, *_):
         pass
 
@@ -70,16 +111,45 @@ class Here:
         return future
 
 
+TINY = dict(size=32, steps=8, warmup=2, measure_every=2, g_width=4, g_blocks=1, r_width=4, batch=4)
+
+
+def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
+    pages = [tmp_path / "first.md", tmp_path / "second.md"]
+    for page, there in zip(pages, study.PAGES):
+        text = there.read_text(encoding="utf-8")
+        emptied = re.sub("(<!-- study: \\w+ -->)[^!]*(<!-- end -->)", r"\1\nold\n\2", text)
+        page.write_text(emptied, encoding="utf-8")
+    for name, value in (("PAGES", pages), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
+        monkeypatch.setattr(study, name, value)
+    study.main(["--draw"])
+    assert [page.read_text(encoding="utf-8") for page in pages] == [
+        (HERE / part / "README.md").read_text(encoding="utf-8") for part in ("", "study")]
+    assert {path.name for path in tmp_path.glob("*.*g*")} == {"study_claim.png", "study_tug.png"}
+    run = study.run_folder("", 0)
+    run.mkdir()
+    trip.save(trip.Run(trip.Config(**TINY)), run)
+    for name in ("samples.png", "ranker.png"):
+        (run / name).write_bytes(b"")
+    study.main(["--draw"])
+    with Image.open(tmp_path / "smile.gif") as movie:
+        assert movie.n_frames == 24 and movie.info["loop"] == 0
+    assert (tmp_path / "ranker.png").exists() and (tmp_path / "samples.png").exists()
+
+
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
-    tiny = dict(size=32, steps=8, warmup=2, measure_every=2, g_width=4, g_blocks=1, r_width=4, batch=4)
-    monkeypatch.setattr(study, "GROUPS", {"claim": ([0], {"default": tiny}),
-                                          "matters": ([0], {"default": tiny, "PyTorch's first weights in R": tiny, "blown up": tiny | dict(lr_r=1e6)})})
+    monkeypatch.setattr(study, "GROUPS", {
+        "claim": ([0], {"default": TINY}),
+        "matters": ([0], {"default": TINY, "PyTorch's first weights in R": TINY,
+                          "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
+    few = data.split(data.faces(("smile",), 32, n=200), 0)
+    monkeypatch.setattr(data, "load", lambda name, attrs, size: few)
     monkeypatch.setattr(study, "ProcessPoolExecutor", Here)
     for name in ("RESULTS", "CURVES", "RUNS"):
         monkeypatch.setattr(study, name, tmp_path / name)
     study.run_all(["claim"])
-    assert len(study.read_table(study.RESULTS)) == 2                            # for both groups, after one training
+    assert len(study.read_table(study.RESULTS)) == 2  # for both groups, after one training
     study.run_all(study.GROUPS)
     rows = {row["variant"]: row for row in study.read_table(study.RESULTS)}
     assert len(rows) == 3 and "3/3" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Part 5: walkthrough.ipynb. It runs, and what is committed is what it shows when it runs. Each test's name is a claim."""
+"""walkthrough.ipynb runs, and what is committed is what it shows then. Each test's name is a claim."""
 
 import copy
 import hashlib
@@ -14,9 +14,10 @@ from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent.parent
 NOTEBOOK = HERE / "walkthrough.ipynb"
-STEPS = 12                                                                      # iterations of every training in the notebook
-BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.85, 1.1), "real_zero": (-0.1, 0.1), "real_minus": (-1.1, -0.85),
-          "gen_plus": (0.4, 0.65), "gen_zero": (-0.1, 0.1), "gen_minus": (-0.65, -0.4), "gen_zero_std": (0, 0.1)}    # part 1's
+STEPS = 12  # iterations of every training in the notebook
+BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.85, 1.1), "real_zero": (-0.1, 0.1),
+          "real_minus": (-1.1, -0.85), "gen_plus": (0.4, 0.65), "gen_zero": (-0.1, 0.1),
+          "gen_minus": (-0.65, -0.4), "gen_zero_std": (0, 0.1)}
 
 
 def tagged(nb, tag):
@@ -49,7 +50,8 @@ def solutions(nb):
     """Exercise -> the code of its solution, from the folded texts: the block that follows **1.1**."""
     found = {}
     for cell in tagged(nb, "solution"):
-        for name, text in re.findall(r"\*\*(\d+\.\d)\*\*(.*?)(?=\*\*\d|\*\*Think|</details>)", cell.source, re.S):
+        parts = re.findall(r"\*\*(\d+\.\d)\*\*(.*?)(?=\*\*\d|\*\*Think|</details>)", cell.source, re.S)
+        for name, text in parts:
             found[name] = re.search(r"```python\n(.*?)```", text, re.S)[1]
     return found
 
@@ -58,7 +60,7 @@ def run(nb, folder):
     """Run all cells, in a copy of the files that lie beside the notebook."""
     for name in ("trip.py", "data.py", "eval.py"):
         shutil.copy(HERE / name, folder)
-    shutil.copytree(HERE / "assets", folder / "assets")
+    shutil.copytree(HERE / "study", folder / "study")
     NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     return nb
 
@@ -70,7 +72,10 @@ def committed():
 
 @pytest.fixture(scope="module")
 def executed(committed, tmp_path_factory):
-    """The notebook after a run with few iterations; after each exercise there is a cell more, with the solution and the same check."""
+    """The notebook after a run with few iterations.
+
+    After each exercise there is a cell more, with the solution and the same check.
+    """
     nb, answers, cells = copy.deepcopy(committed), solutions(committed), []
     for cell in nb.cells:
         if cell.cell_type == "code":
@@ -78,8 +83,10 @@ def executed(committed, tmp_path_factory):
         cells.append(cell)
         if "exercise" in cell.metadata.get("tags", ()):
             name = re.match(r"# Exercise (\S+)", cell.source)[1]
-            hidden = re.sub(r"(?m)^def .*\n    return \.\.\.$|^\w+ = \.\.\.$", lambda match: answers[name], cell.source)
-            cells.append(nbformat.v4.new_code_cell(hidden, metadata={"tags": ["answered", *cell.metadata.tags]}))
+            hidden = re.sub(r"(?m)^def .*\n    return \.\.\.$|^\w+ = \.\.\.$", lambda match: answers[name],
+                            cell.source)
+            tags = ["answered", *cell.metadata.tags]
+            cells.append(nbformat.v4.new_code_cell(hidden, metadata={"tags": tags}))
     nb.cells = cells
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIP_STEPS", str(STEPS))
@@ -89,7 +96,8 @@ def executed(committed, tmp_path_factory):
 def test_it_runs_from_top_to_bottom_and_says_nothing_on_stderr(executed):
     assert record(executed)["iterations"] == STEPS
     for cell in code_cells(executed):
-        assert not [out for out in cell.outputs if out.output_type == "error" or out.get("name") == "stderr"], cell.id
+        wrong = [out for out in cell.outputs if out.output_type == "error" or out.get("name") == "stderr"]
+        assert not wrong, cell.id
 
 
 def test_every_exercise_is_not_yet_right_and_its_solution_is(executed):
@@ -98,12 +106,13 @@ def test_every_exercise_is_not_yet_right_and_its_solution_is(executed):
     for cell in exercises:
         if "answered" not in cell.metadata.tags:
             assert text_of(cell) == "not yet\n", cell.id
-        elif "trained" not in cell.metadata.tags:                               # (those need a generator that can do something)
+        elif "trained" not in cell.metadata.tags:  # (those need a generator that can do something)
             assert text_of(cell) == "right\n", cell.source
 
 
 def test_every_section_has_an_exercise_a_question_and_solutions(committed):
-    text = "\n".join(cell.source for cell in committed.cells if "solution" not in cell.metadata.get("tags", ()))
+    text = "\n".join(cell.source for cell in committed.cells
+                     if "solution" not in cell.metadata.get("tags", ()))
     assert [int(n) for n in re.findall(r"(?m)^## (\d+)\. ", text)] == list(range(1, 11))
     for n, section in enumerate(re.split(r"(?m)^## \d+\. ", text)[1:], 1):
         asked = set(re.findall(r"\*\*Exercise (\d+\.\d)\.\*\*", section))
@@ -113,7 +122,8 @@ def test_every_section_has_an_exercise_a_question_and_solutions(committed):
 
 
 def test_a_handout_without_the_tagged_cells_has_no_solutions(committed):
-    assert not [cell.id for cell in committed.cells if "<details>" in cell.source and "solution" not in cell.metadata.get("tags", ())]
+    assert not [cell.id for cell in committed.cells
+                if "<details>" in cell.source and "solution" not in cell.metadata.get("tags", ())]
 
 
 def test_what_is_missing_is_named_and_nothing_goes_on(committed, tmp_path):
@@ -133,14 +143,16 @@ def test_a_cell_that_changed_after_it_was_run_is_found(executed):
 
 
 def test_the_committed_outputs_are_of_the_committed_cells(committed):
-    assert not stale(committed), "run it anew: python -m jupyter nbconvert --to notebook --execute --inplace walkthrough.ipynb"
+    anew = "python -m jupyter nbconvert --to notebook --execute --inplace walkthrough.ipynb"
+    assert not stale(committed), f"run it anew: {anew}"
 
 
 def test_no_figure_is_missing(committed, executed):
     for nb in (committed, executed):
         figures = tagged(nb, "figure")
         assert len(figures) >= 20
-        assert not [cell.id for cell in figures if not any("image/png" in out.get("data", {}) for out in cell.outputs)]
+        assert not [cell.id for cell in figures
+                    if not any("image/png" in out.get("data", {}) for out in cell.outputs)]
 
 
 def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):

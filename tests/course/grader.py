@@ -10,8 +10,8 @@ import sys
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-START, IMPORT, CHECK = 300, 60, 10                           # seconds: PyTorch's start, a submission's import, a check
+ROOT = Path(__file__).resolve().parent.parent.parent
+START, IMPORT, CHECK = 300, 60, 10  # seconds: PyTorch's start, a submission's import, a check
 
 
 class Grader:
@@ -19,7 +19,7 @@ class Grader:
 
     def __init__(self):
         self.process = None
-        self.imported = {}                                   # what went wrong with a file's import, None: nothing
+        self.imported = {}  # what went wrong with a file's import, None: nothing
 
     def check(self, path, name):
         """What is wrong with the submission, by the check of that name; None if nothing is. path: of its trip.py."""
@@ -30,14 +30,14 @@ class Grader:
             return f"{file.name} was not handed in: it belongs beside trip.py"
         if self.process is None:
             self.start()
-        if self.imported.get(file) is None:                  # (it takes no time to import again what is imported)
+        if self.imported.get(file) is None:  # (it takes no time to import again what is imported)
             self.imported[file] = self.ask(["load", str(file)], IMPORT)
         if self.imported[file]:
             return f"{file.name} cannot be imported: {self.imported[file]}"
         return self.ask(["check", name], CHECK)
 
     def start(self):
-        context = multiprocessing.get_context("spawn")       # (a fork may hang on macOS, and Windows has none)
+        context = multiprocessing.get_context("spawn")  # (a fork may hang on macOS, and Windows has none)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), daemon=True)
         self.process.start()
@@ -66,29 +66,29 @@ class Grader:
         self.process = None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The other process
 
 def work(pipe):
     """Answer each question with what is wrong, or None."""
-    import matplotlib.figure                                 # noqa: F401 (slow to import, as every submission does)
     import torch
 
     import test_grade
 
-    sys.dont_write_bytecode = True                           # leave no __pycache__ in a student's folder
+    sys.dont_write_bytecode = True  # leave no __pycache__ in a student's folder
     own = [part for part in sys.path if part not in ("", str(ROOT))]
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):                               # input() fails instead of waiting
+    for standard in (0, 1, 2):  # input() fails instead of waiting
         os.dup2(nowhere, standard)
     modules, file, me = {}, None, os.getpid()
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)])    # the first one takes seconds, not to be paid by a submission
+    # the first one takes seconds, not to be paid by a submission
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     pipe.recv_bytes()
     pipe.send_bytes(b"null")
     while True:
         kind, what = json.loads(pipe.recv_bytes())
         said, wrong = Said(), None
-        torch.manual_seed(0)                                 # what the check before may have changed
+        torch.manual_seed(0)  # what the check before may have changed
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
         try:
@@ -99,11 +99,11 @@ def work(pipe):
                         modules[file] = load(file, own)
                 else:
                     test_grade.CHECKS[what].run(modules[file])
-        except BaseException as error:                       # SystemExit and KeyboardInterrupt among them
+        except BaseException as error:  # SystemExit and KeyboardInterrupt among them
             wrong = explain(error, file)
             if said.end:
                 wrong += f"\n  printed   {said.end.strip()}"
-        if os.getpid() != me:                                # a fork that the submission left behind
+        if os.getpid() != me:  # a fork that the submission left behind
             os._exit(0)
         pipe.send_bytes(json.dumps(wrong).encode())
 
@@ -137,5 +137,7 @@ def explain(error, file):
     if type(error) is NotImplementedError:
         return f"not done yet: {error}"
     message = traceback.format_exception_only(error)[-1].strip()[:500]
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == file.parent]
-    return f"raised {message}" + "".join(f"\n  in {Path(f.filename).name}, line {f.lineno}: {f.line}" for f in lines[-1:])
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__)
+             if Path(frame.filename).parent == file.parent]
+    return f"raised {message}" + "".join(f"\n  in {Path(f.filename).name}, line {f.lineno}: {f.line}"
+                                         for f in lines[-1:])

@@ -1,7 +1,7 @@
 """Write a student's copy of this repository: the graded functions are empty, all else is as it is.
 
-    python tests/handout.py OUT                                          the default set, an afternoon's work
-    python tests/handout.py OUT --functions SwitchNorm.forward pair_labels    a choice of trip.py's and data.py's functions
+    python tests/course/handout.py OUT                            the default set, an afternoon's work
+    python tests/course/handout.py OUT --functions NAME ...       a choice of trip.py's and data.py's functions
 
 OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, the tests that grade, and ASSIGNMENT.md.
 """
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import grader
 import test_grade
+from grader import ROOT
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/grader.py", "tests/pytest.ini"]
+COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/pytest.ini",
+          "tests/course/grader.py"]
+TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
 
 
@@ -42,7 +43,8 @@ def functions(source):
 
 def headline(node):
     """The first sentence of a function's docstring, or of its class's. (The dots of Eq. 5a, Sec. 3 and et al. end none.)"""
-    return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)(?<![ .])\.(?:\s|$)", " ".join(node.about.split("\n\n")[0].split()))[0]
+    return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)(?<![ .])\.(?:\s|$)",
+                    " ".join(node.about.split("\n\n")[0].split()))[0]
 
 
 def emptied(source, names):
@@ -52,11 +54,11 @@ def emptied(source, names):
     for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
         first = node.body[0]
         if ast.get_docstring(node, clean=False) is not None:
-            start = first.end_lineno                         # the line after the docstring
+            start = first.end_lineno  # the line after the docstring
         else:
             start = first.lineno - 1
             while not lines[start - 1].strip() or lines[start - 1].lstrip().startswith("#"):
-                start -= 1                                   # comments before the first line belong to the solution, too
+                start -= 1  # comments before the first line belong to the solution, too
         indent = " " * first.col_offset
         message = json.dumps(headline(node), ensure_ascii=False)
         lines[start:node.end_lineno] = [f"{indent}raise NotImplementedError({message})\n"]
@@ -82,7 +84,8 @@ def choose(names, sources):
 def without_solutions(notebook):
     """A notebook's text without the cells tagged "solution", and without outputs."""
     notebook = json.loads(notebook)
-    notebook["cells"] = [cell for cell in notebook["cells"] if "solution" not in cell.get("metadata", {}).get("tags", [])]
+    notebook["cells"] = [cell for cell in notebook["cells"]
+                         if "solution" not in cell.get("metadata", {}).get("tags", [])]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
@@ -112,7 +115,8 @@ Each can be written and tested without the others.
     python -m pytest                                                # all tests, then your points
     python -m pytest -k {first}{space}# the tests of one function
 
-1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to where it says "Measuring".
+1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to the ruled line, where the
+   method ends.
 2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
 3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that
    looks like. What your function prints is shown, too.
@@ -146,8 +150,9 @@ def page(names, sources):
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
         rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
         total += points
-    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if ranking' * (name in test_grade.RANKING)} |"
-             for step, losses in returned.items() if f"trip.{step}" in names for name, (function, weight) in losses.items()]
+    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if run.ranking' * (name in test_grade.RANKING)} |"
+             for step, losses in returned.items() if f"trip.{step}" in names
+             for name, (function, weight) in losses.items()]
     first = names[0].split(".", 1)[1]
     return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)),
                        limit=grader.CHECK, steps=STEPS.format(rows="\n".join(steps)) if steps else "")
@@ -157,12 +162,13 @@ def write(out, names=None):
     """Write the handout to the new folder `out`. names: of the functions that students write; None: the default set."""
     sources = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
     chosen = choose(names or test_grade.GRADED, sources)
-    tests = (HERE / "test_grade.py").read_text(encoding="utf-8")
-    texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen if name.startswith(f"{module}.")])
+    tests = (ROOT / TESTS).read_text(encoding="utf-8")
+    texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen
+                                              if name.startswith(f"{module}.")])
              for module, source in sources.items()}
     tested = [name for name in chosen if name in test_grade.EQUATIONS]
-    texts["tests/test_grade.py"] = graded(tests, tested) if names else tests
-    needed = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    texts[TESTS] = graded(tests, tested) if names else tests
+    needed = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     texts["tests/requirements.txt"] = "".join(line for line in needed if line.startswith("pytest>"))
     texts["ASSIGNMENT.md"] = page(chosen, sources)
     if (ROOT / NOTEBOOK).is_file():
@@ -171,22 +177,24 @@ def write(out, names=None):
         out.mkdir(parents=True)
     except FileExistsError:
         raise HandoutError(f"{out} is there already: name a new folder") from None
-    (out / "tests").mkdir()
+    (out / TESTS).parent.mkdir(parents=True)
     for name in COPIED:
         shutil.copyfile(ROOT / name, out / name)
     for name, content in texts.items():
         (out / name).write_text(content, encoding="utf-8", newline="\n")
     untested = [name for name in chosen if name not in tested]
-    print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}" if untested else ""))
+    print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}"
+                                                              if untested else ""))
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise HandoutError(f"{message}; see python tests/handout.py --help")
+        raise HandoutError(f"{message}; see python tests/course/handout.py --help")
 
 
 def main(argv=None):
-    parser = Parser(prog="tests/handout.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="tests/course/handout.py", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     parser.add_argument("--functions", nargs="+", metavar="NAME",
                         help=f"what students write, in this order (default: {', '.join(test_grade.GRADED)})")

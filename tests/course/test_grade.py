@@ -14,16 +14,21 @@ import pytest
 import torch
 from torch import nn
 
-EQUATIONS = {"data.pair_labels": "Sec. 3.1", "trip.SwitchNorm.forward": "SwitchNorm", "trip.Ranker.rank": "Eq. 1",
-             "trip.Ranker.critic": "D(x)", "trip.ranker_rank_loss": "Eq. 5a", "trip.generator_rank_loss": "Eq. 5b",
-             "trip.ranker_gan_loss": "Eq. 6a", "trip.generator_gan_loss": "Eq. 6b", "trip.cycle_loss": "L_cycle",
-             "trip.gradient_penalty": "L_gp", "trip.ranker_step": "ranker's step", "trip.generator_step": "generator's step",
+EQUATIONS = {"data.pair_labels": "Sec. 3.1", "trip.SwitchNorm.forward": "SwitchNorm",
+             "trip.Ranker.rank": "Eq. 1",
+             "trip.Ranker.critic": "D(x)", "trip.ranker_rank_loss": "Eq. 5a",
+             "trip.generator_rank_loss": "Eq. 5b",
+             "trip.ranker_gan_loss": "Eq. 6a", "trip.generator_gan_loss": "Eq. 6b",
+             "trip.cycle_loss": "L_cycle",
+             "trip.gradient_penalty": "L_gp", "trip.ranker_step": "ranker's step",
+             "trip.generator_step": "generator's step",
              "trip.cls_target": "Eq. 3", "trip.identity_loss": "identity", "trip.orthogonal_penalty": "L_o"}
-# in the order of work; tests/handout.py puts the chosen ones here
-GRADED = ["data.pair_labels", "trip.SwitchNorm.forward", "trip.Ranker.rank", "trip.Ranker.critic", "trip.ranker_rank_loss",
+# in the order of work; tests/course/handout.py puts the chosen ones here
+GRADED = ["data.pair_labels", "trip.SwitchNorm.forward", "trip.Ranker.rank", "trip.Ranker.critic",
+          "trip.ranker_rank_loss",
           "trip.generator_rank_loss", "trip.ranker_gan_loss", "trip.generator_gan_loss", "trip.cycle_loss",
           "trip.gradient_penalty", "trip.ranker_step", "trip.generator_step"]
-CHECKS = {}                                                  # name: SimpleNamespace(name, function, points, run)
+CHECKS = {}  # name: SimpleNamespace(name, function, points, run)
 
 
 def grades(function, points=1):
@@ -78,13 +83,15 @@ def expect(given, expected, case, classics=None):
     if given.shape != expected.shape:
         wrong(case, f"shape {tuple(expected.shape)}", f"shape {tuple(given.shape)}: {text(given):.200}")
     if not close(given, expected):
-        wrong(case, text(expected), text(given), [name for name, value in (classics or {}).items() if close(given, value)])
+        wrong(case, text(expected), text(given),
+              [name for name, value in (classics or {}).items() if close(given, value)])
 
 
 def expect_loss(loss, inputs, expected, classics=None):
     """loss(*inputs) must be `expected` and carry a gradient to what the networks gave. inputs: {name: list, or a number}."""
     case = ", ".join(f"{name} = {value}" for name, value in inputs.items())
-    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in inputs.items() if isinstance(value, list)}
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in inputs.items()
+               if isinstance(value, list)}
     given = loss(*(tensors[name].clone() if name in tensors else value for name, value in inputs.items()))
     expect(given, expected, case, classics)
     for name in {"real", "fake", "back"} & set(tensors):
@@ -94,7 +101,7 @@ def expect_loss(loss, inputs, expected, classics=None):
                   ["a detach, item() or no_grad that does not belong there"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Pairs
 
 @grades("data.pair_labels")
@@ -110,17 +117,20 @@ def r_is_0_where_x_and_y_agree_for_each_attribute_alone(data):
     x, y = torch.tensor([[False, True], [True, True]]), torch.tensor([[False, False], [True, True]])
     expect(data.pair_labels(x, y), [[0.0, -1.0], [0.0, 0.0]],
            "x_has = [[False, True], [True, True]], y_has = [[False, False], [True, True]]",
-           {"the sign of r turned round": [[0.0, 1.0], [0.0, 0.0]], "-1 in place of 0": [[-1.0, -1.0], [-1.0, -1.0]],
+           {"the sign of r turned round": [[0.0, 1.0], [0.0, 0.0]],
+            "-1 in place of 0": [[-1.0, -1.0], [-1.0, -1.0]],
             "1 in place of 0": [[1.0, -1.0], [1.0, 1.0]], "the label of y alone": [[-1.0, -1.0], [1.0, 1.0]]})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # SwitchNorm: two pictures of two channels of two pixels
 
 X = [[[[0.0, 2.0]], [[4.0, 8.0]]], [[[3.0, 3.0]], [[2.0, 10.0]]]]
 # by hand, a row for each picture and a column for each channel: of the picture's channel, of the picture, of the channel
-MEANS = {"instance": [[1.0, 6.0], [3.0, 6.0]], "layer": [[3.5, 3.5], [4.5, 4.5]], "batch": [[2.0, 6.0], [2.0, 6.0]]}
-VARS = {"instance": [[1.0, 4.0], [0.0, 16.0]], "layer": [[8.75, 8.75], [10.25, 10.25]], "batch": [[1.5, 10.0], [1.5, 10.0]]}
+MEANS = {"instance": [[1.0, 6.0], [3.0, 6.0]], "layer": [[3.5, 3.5], [4.5, 4.5]],
+         "batch": [[2.0, 6.0], [2.0, 6.0]]}
+VARS = {"instance": [[1.0, 4.0], [0.0, 16.0]], "layer": [[8.75, 8.75], [10.25, 10.25]],
+        "batch": [[1.5, 10.0], [1.5, 10.0]]}
 
 
 def normalised(mean, var):
@@ -143,7 +153,8 @@ def only(which):
 
 
 def one_statistic(trip, which):
-    classics = {f"the {other} statistics": normalised(MEANS[other], VARS[other]) for other in MEANS if other != which}
+    classics = {f"the {other} statistics": normalised(MEANS[other], VARS[other]) for other in MEANS
+                if other != which}
     n = {"instance": 2, "layer": 4, "batch": 4}[which]
     classics["the variance with n - 1, which should be with n"] = normalised(
         MEANS[which], [[var * n / (n - 1) for var in row] for row in VARS[which]])
@@ -153,7 +164,8 @@ def one_statistic(trip, which):
     if between:
         classics["a variance that lacks what the means differ by"] = normalised(MEANS[which], between)
     classics["a mean that is not taken off"] = normalised([[0.0, 0.0], [0.0, 0.0]], VARS[which])
-    expect(switch_norm(trip, only(which), only(which))(torch.tensor(X)), normalised(MEANS[which], VARS[which]),
+    expect(switch_norm(trip, only(which), only(which))(torch.tensor(X)),
+           normalised(MEANS[which], VARS[which]),
            f"x = {X}, and weights that trust the {which} statistics only", classics)
 
 
@@ -199,7 +211,8 @@ def each_channel_has_its_scale_and_shift(trip):
 
 @grades("trip.SwitchNorm.forward")
 def in_evaluation_the_running_averages_take_the_place_of_the_batch(trip):
-    layer = switch_norm(trip, only("batch"), only("batch"), running_mean=[[1.0, 5.0]], running_var=[[4.0, 9.0]]).eval()
+    layer = switch_norm(trip, only("batch"), only("batch"), running_mean=[[1.0, 5.0]],
+                        running_var=[[4.0, 9.0]]).eval()
     case = f"x = {X} in evaluation, running_mean = [[1, 5]], running_var = [[4, 9]]"
     expect(layer(torch.tensor(X)), normalised([[1.0, 5.0], [1.0, 5.0]], [[4.0, 9.0], [4.0, 9.0]]), case,
            {"the batch's own statistics, as in training": normalised(MEANS["batch"], VARS["batch"])})
@@ -212,21 +225,24 @@ def in_training_the_running_averages_follow_the_batch_by_momentum(trip):
     layer(torch.tensor(X, requires_grad=True))
     case = f"x = {X} in training, momentum = 0.25, running_mean = [[0, 0]], running_var = [[1, 1]]"
     expect(layer.running_mean, [[0.5, 1.5]], f"{case}; running_mean after it",
-           {"momentum as the share of the old": [[1.5, 4.5]], "an average that is never updated": [[0.0, 0.0]],
+           {"momentum as the share of the old": [[1.5, 4.5]],
+            "an average that is never updated": [[0.0, 0.0]],
             "the batch in place of the average": [[2.0, 6.0]]})
     expect(layer.running_var, [[1.125, 3.25]], f"{case}; running_var after it",
-           {"momentum as the share of the old": [[1.375, 7.75]], "an average that is never updated": [[1.0, 1.0]],
+           {"momentum as the share of the old": [[1.375, 7.75]],
+            "an average that is never updated": [[1.0, 1.0]],
             "the batch in place of the average": [[1.5, 10.0]]})
     if layer.running_mean.requires_grad or layer.running_var.requires_grad:
-        wrong(case, "running averages that no gradient runs through", "averages that keep the graph of every batch",
+        wrong(case, "running averages that no gradient runs through",
+              "averages that keep the graph of every batch",
               ["a missing detach"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The two heads: features of two pictures are single numbers
 
 def toy_ranker(trip):
-    R = trip.Ranker.__new__(trip.Ranker)                     # without its layers
+    R = trip.Ranker.__new__(trip.Ranker)  # without its layers
     nn.Module.__init__(R)
     R.features = Layer(lambda x: 100 * x)
     R.rank_head = Layer(lambda f: 1 + 2 * f.flatten(1) + f.flatten(1) ** 2)
@@ -245,10 +261,12 @@ class Layer(nn.Module):
 @grades("trip.Ranker.rank", points=2)
 def the_rank_head_reads_the_features_of_y_less_those_of_x(trip):
     fx, fy = torch.tensor([2.0, 1.0]).view(2, 1, 1, 1), torch.tensor([4.0, 0.0]).view(2, 1, 1, 1)
-    expect(toy_ranker(trip).rank(fx, fy), [[9.0], [0.0]], "F(x) = 2 and 1, F(y) = 4 and 0, rank_head(f) = 1 + 2 f + f^2",
+    expect(toy_ranker(trip).rank(fx, fy), [[9.0], [0.0]],
+           "F(x) = 2 and 1, F(y) = 4 and 0, rank_head(f) = 1 + 2 f + f^2",
            {"F(x) - F(y): the sign turned round": [[1.0], [4.0]], "the sum of the features": [[49.0], [4.0]],
             "F(y) alone": [[25.0], [1.0]], "F(x) alone": [[9.0], [4.0]],
-            "a difference taken after the head, not before it": [[16.0], [-3.0]], "the GAN's head": [[3.0], [6.0]],
+            "a difference taken after the head, not before it": [[16.0], [-3.0]],
+            "the GAN's head": [[3.0], [6.0]],
             "no head": [[2.0], [-1.0]]})
 
 
@@ -259,15 +277,17 @@ def the_gan_head_reads_the_features_of_one_picture(trip):
            {"the rank head": [[4.0], [36.0]], "F once more": [[-95.0], [-495.0]], "no head": [[1.0], [5.0]]})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Losses
 
 @grades("trip.ranker_rank_loss")
 def eq_5a_scores_real_pairs_as_their_label_r(trip):
     # (0.25 + 1) / 2
-    expect_loss(trip.ranker_rank_loss, dict(real=[[0.5], [-2.0]], r=[[1.0], [-1.0]], fake=[[0.0], [0.0]], lam=0.5), 0.625,
+    expect_loss(trip.ranker_rank_loss, dict(real=[[0.5], [-2.0]], r=[[1.0], [-1.0]], fake=[[0.0], [0.0]],
+                                            lam=0.5), 0.625,
                 {"the sign of r turned round": 5.625, "0 as the target of real pairs": 2.125,
-                 "1 as the target of all real pairs": 4.625, "a sum over the batch where its mean belongs": 1.25,
+                 "1 as the target of all real pairs": 4.625,
+                 "a sum over the batch where its mean belongs": 1.25,
                  "a difference that is not squared": 0.75,
                  "lambda on the wrong term": 0.3125, "r as the target of generated pairs, too": 1.125})
 
@@ -275,7 +295,8 @@ def eq_5a_scores_real_pairs_as_their_label_r(trip):
 @grades("trip.ranker_rank_loss")
 def eq_5a_scores_generated_pairs_as_0_with_weight_lambda(trip):
     # 0.3 * (4 + 16) / 2
-    expect_loss(trip.ranker_rank_loss, dict(real=[[0.0], [0.0]], r=[[0.0], [0.0]], fake=[[2.0], [-4.0]], lam=0.3), 3.0,
+    expect_loss(trip.ranker_rank_loss, dict(real=[[0.0], [0.0]], r=[[0.0], [0.0]], fake=[[2.0], [-4.0]],
+                                            lam=0.3), 3.0,
                 {"lambda left out": 10.0, "lambda on the wrong term": 10.0,
                  "1 as the target of generated pairs (it is 0)": 3.9, "a wrong sign of the rival term": -3.0,
                  "1 - lambda as its weight": 7.0, "generated pairs left out": 0.0,
@@ -285,7 +306,8 @@ def eq_5a_scores_generated_pairs_as_0_with_weight_lambda(trip):
 @grades("trip.ranker_rank_loss")
 def eq_7a_sums_over_the_K_attributes_and_averages_over_the_pairs(trip):
     # one real pair: 1 + 4; two generated pairs: 0.1 * (1 + 9 + 0 + 4) / 2
-    expect_loss(trip.ranker_rank_loss, dict(real=[[1.0, 2.0]], r=[[0.0, 0.0]], fake=[[1.0, 3.0], [0.0, 2.0]], lam=0.1), 5.7,
+    expect_loss(trip.ranker_rank_loss, dict(real=[[1.0, 2.0]], r=[[0.0, 0.0]], fake=[[1.0, 3.0], [0.0, 2.0]],
+                                            lam=0.1), 5.7,
                 {"a mean over the K attributes where their sum belongs": 2.85,
                  "a sum over the batch where its mean belongs": 6.4,
                  "a mean over the K attributes of the real pairs where their sum belongs": 3.2,
@@ -304,7 +326,8 @@ def eq_5b_pulls_generated_pairs_to_v(trip):
 @grades("trip.generator_rank_loss")
 def eq_7b_sums_over_the_K_attributes(trip):
     # (1 + 4 + 0 + 1) / 2
-    expect_loss(trip.generator_rank_loss, dict(fake=[[1.0, 3.0], [0.5, 0.0]], v=[[0.0, 1.0], [0.5, -1.0]]), 3.0,
+    expect_loss(trip.generator_rank_loss, dict(fake=[[1.0, 3.0], [0.5, 0.0]], v=[[0.0, 1.0], [0.5, -1.0]]),
+                3.0,
                 {"a mean over the K attributes where their sum belongs": 1.5,
                  "a sum over the batch where its mean belongs": 6.0})
 
@@ -313,9 +336,11 @@ def eq_7b_sums_over_the_K_attributes(trip):
 def eq_6a_wants_1_of_real_and_0_of_generated_pictures(trip):
     # (1 + 9) / 2 + (1 + 16) / 2
     expect_loss(trip.ranker_gan_loss, dict(real=[[0.0], [4.0]], fake=[[1.0], [4.0]]), 13.5,
-                {"the targets exchanged: 0 for real, 1 for generated": 12.5, "-1 as the target of generated pictures": 19.5,
+                {"the targets exchanged: 0 for real, 1 for generated": 12.5,
+                 "-1 as the target of generated pictures": 19.5,
                  "1 as the target of both": 9.5, "generated pictures left out": 5.0, "half of it": 6.75,
-                 "a wrong sign of the generated term": -3.5, "a sum over the batch where its mean belongs": 27.0,
+                 "a wrong sign of the generated term": -3.5,
+                 "a sum over the batch where its mean belongs": 27.0,
                  "numbers that are not squared": 4.5})
 
 
@@ -325,20 +350,23 @@ def eq_6b_wants_1_of_generated_pictures(trip):
     expect_loss(trip.generator_gan_loss, dict(fake=[[0.0], [3.0]]), 2.5,
                 {"0 as the target, which is the ranker's": 4.5, "-1 as the target": 8.5,
                  "a wrong sign: D(x) as large as can be": -1.5,
-                 "a sum over the batch where its mean belongs": 5.0, "the difference without its square": 1.5})
+                 "a sum over the batch where its mean belongs": 5.0,
+                 "the difference without its square": 1.5})
 
 
 @grades("trip.cycle_loss")
 def the_way_back_gives_x_again(trip):
     # differences of 0.5, 0.25, 0 and 1
-    expect_loss(trip.cycle_loss, dict(x=[[[[0.5, -0.25]]], [[[1.0, 0.0]]]], back=[[[[0.0, 0.0]]], [[[1.0, 1.0]]]]), 1.75 / 4,
-                {"the square in place of the absolute value": 1.3125 / 4, "a sum where the mean belongs": 1.75,
+    expect_loss(trip.cycle_loss, dict(x=[[[[0.5, -0.25]]], [[[1.0, 0.0]]]],
+                                      back=[[[[0.0, 0.0]]], [[[1.0, 1.0]]]]), 1.75 / 4,
+                {"the square in place of the absolute value": 1.3125 / 4,
+                 "a sum where the mean belongs": 1.75,
                  "a sum over the pixels": 0.875,
                  "differences that cancel: the absolute value is missing": 0.75 / 4,
                  "differences that cancel, the absolute value missing": -0.75 / 4})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Gradient penalty: D(z) = p |z|^2 / 2 has the gradient p z, so that its norm tells where it was taken
 
 class ToyD(nn.Module):
@@ -366,7 +394,8 @@ def penalty(trip, center):
     given = trip.gradient_penalty(R, x, fake, torch.tensor([0.25, 0.5]).view(2, 1, 1, 1), center)
     case = f"D(z) = |z|^2 / 2, x = 0, fake = 2 (four pixels each), a = 0.25 and 0.5, center = {center}"
     if R.ranked or R.shown is None:
-        wrong(case, "the gradient of D, R.critic", "R.rank was called" if R.ranked else "R.critic was not called",
+        wrong(case, "the gradient of D, R.critic", "R.rank was called"
+              if R.ranked else "R.critic was not called",
               ["the penalty on the wrong head"] if R.ranked else [])
     return R, given, case
 
@@ -386,8 +415,10 @@ def the_penalty_is_the_squared_distance_of_the_gradients_norm_from_center(trip):
 @grades("trip.gradient_penalty")
 def the_penalty_is_taken_between_the_pictures(trip):
     R, _, case = penalty(trip, 1)
-    zs = {"x and fake exchanged": (0.5, 1.0), "the generated pictures": (2.0, 2.0), "the real pictures": (0.0, 0.0)}
-    zs = {look: torch.tensor(z).view(2, 1, 1, 1).expand(2, 2, 1, 2) for look, z in ({"z": (1.5, 1.0)} | zs).items()}
+    zs = {"x and fake exchanged": (0.5, 1.0), "the generated pictures": (2.0, 2.0),
+          "the real pictures": (0.0, 0.0)}
+    zs = {look: torch.tensor(z).view(2, 1, 1, 1).expand(2, 2, 1, 2)
+          for look, z in ({"z": (1.5, 1.0)} | zs).items()}
     expect(R.shown, zs.pop("z"), f"{case}; the pictures z that D was shown", zs)
 
 
@@ -399,10 +430,11 @@ def the_penalty_can_be_learned_from(trip):
               ["create_graph=True left out, or a detach"])
     given.sum().backward()
     # the mean of 2 (p n - 1) n for n = 3 and 2
-    expect(torch.zeros(()) if R.p.grad is None else R.p.grad, 8.0, f"{case}; the gradient of the penalty by a factor p of D")
+    expect(torch.zeros(()) if R.p.grad is None else R.p.grad, 8.0,
+           f"{case}; the gradient of the penalty by a factor p of D")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The steps. A picture is of one number: x = 1 and 2, y = 3 and 4, fake = 5 and 6 (for the ranker). What was passed is seen
 # easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 13 is the pair of 1 and 3. Times w, which is 1.
 
@@ -435,16 +467,21 @@ class ToyG(nn.Module):
 
 RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_gp": ("gradient_penalty", "lam_gp"),
                  "ranker_rank": ("ranker_rank_loss", "lam_rank")}
-GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"), "generator_id": ("identity_loss", "lam_id"),
-                    "generator_rank": ("generator_rank_loss", "lam_rank"), "generator_cycle": ("cycle_loss", "lam_c"),
+GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
+                    "generator_id": ("identity_loss", "lam_id"),
+                    "generator_rank": ("generator_rank_loss", "lam_rank"),
+                    "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
-RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}              # not in the pretraining
-WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0, lam_id=13.0)
+RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
+WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
+               lam_id=13.0)
 
 
-def play(trip, stand_ins, step, **settings):
+def play(trip, stand_ins, step, ranking, **settings):
     """step(run) with toys for the players and stand-ins for losses. Returns run, what step returns, the stand-ins' calls."""
-    run = trip.Run(trip.Config(size=32, g_width=4, g_down=0, g_blocks=0, r_width=4, shift=0, clip=0.0, **WEIGHTS | settings))
+    run = trip.Run(trip.Config(size=32, g_width=4, g_down=0, g_blocks=0, r_width=4, shift=0, clip=0.0,
+                               **WEIGHTS | settings))
+    run.warmup = run.step + (not ranking)
     run.G, run.R = ToyG(), ToyR()
     run.opt_g, run.opt_r = (torch.optim.SGD(player.parameters(), lr=0.01) for player in (run.G, run.R))
     calls = {}
@@ -494,7 +531,8 @@ def expect_move(parameter, slopes, others, case):
     """parameter was 1 and must have gone down by 0.01 times the sum of slopes. others: {a mistake: the slope it loses}."""
     slope = sum(slopes.values())
     lost = {f"{name} left out": part for name, part in slopes.items()} | others
-    expect(parameter, 1 - 0.01 * slope, case, {look: 1 - 0.01 * (slope - part) for look, part in lost.items()} | {
+    expect(parameter, 1 - 0.01 * slope, case,
+           {look: 1 - 0.01 * (slope - part) for look, part in lost.items()} | {
         "no step": 1.0, "a step up": 1 + 0.01 * slope, "gradients of the step before, not set to zero": -0.01 * slope})
 
 
@@ -520,12 +558,12 @@ def ranker_plays(trip, ranking=True):
         return 4 * R.w
 
     def step(run):
-        run.R.w.grad = torch.tensor(100.0)                   # of a step before
+        run.R.w.grad = torch.tensor(100.0)  # of a step before
         return trip.ranker_step(run, pictures(1.0, 2.0), pictures(3.0, 4.0), torch.tensor([[1.0], [0.0]]),
-                                pictures(5.0, 6.0), ranking)
+                                pictures(5.0, 6.0))
 
-    return (*play(trip, (ranker_gan_loss, ranker_rank_loss, gradient_penalty), step),
-            f"x = 1 and 2, y = 3 and 4, r = 1 and 0, fake = 5 and 6, ranking = {ranking}")
+    return (*play(trip, (ranker_gan_loss, ranker_rank_loss, gradient_penalty), step, ranking),
+            f"x = 1 and 2, y = 3 and 4, r = 1 and 0, fake = 5 and 6, run.ranking = {ranking}")
 
 
 @grades("trip.ranker_step")
@@ -548,13 +586,15 @@ def the_ranker_learns_r_of_real_pairs_and_0_of_generated_ones(trip):
     if not close(call.lam, WEIGHTS["lam"]):
         wrong(f"{case}; lam", WEIGHTS["lam"], call.lam,
               [f"{name} in place of lam" for name in WEIGHTS if call.lam == WEIGHTS[name]])
-    found = {(round(real, 3), r + 0.0) for real, r in zip(call.real.flatten().tolist(), call.r.flatten().tolist())}
+    found = {(round(real, 3), r + 0.0) for real, r in zip(call.real.flatten().tolist(),
+                                                          call.r.flatten().tolist())}
     there, back = {(13.0, 1.0), (24.0, 0.0)}, {(31.0, -1.0), (42.0, 0.0)}
-    if found not in (there, there | back) or call.real.shape != call.r.shape:       # one way, or both
+    if found not in (there, there | back) or call.real.shape != call.r.shape:  # one way, or both
         looks = {"the sign of r turned round": {(13.0, -1.0), (24.0, 0.0)},
                  "the pair turned round, but not its r": {(31.0, 1.0), (42.0, 0.0)},
                  "R(y, x) with the label r, which should be -r": there | {(31.0, 1.0), (42.0, 0.0)},
-                 "the sign of r turned round, both ways": {(13.0, -1.0), (24.0, 0.0), (31.0, 1.0), (42.0, 0.0)},
+                 "the sign of r turned round, both ways": {(13.0, -1.0), (24.0, 0.0), (31.0, 1.0),
+                                                           (42.0, 0.0)},
                  "generated pairs in place of real ones": {(15.0, 1.0), (26.0, 0.0)}}
         wrong(f"{case}; ranker_rank_loss's real and r, pair by pair",
               f"{sorted(there)}, R(x, y) and r; and, if both ways, {sorted(back)}",
@@ -595,7 +635,7 @@ def the_rankers_step_moves_the_ranker_down_the_sum_of_its_losses(trip):
 
 
 @grades("trip.ranker_step")
-def the_pretraining_has_no_ranking_loss_of_the_ranker(trip):
+def the_warm_up_has_no_ranking_loss_of_the_ranker(trip):
     run, losses, calls, case = ranker_plays(trip, ranking=False)
     expect_names(losses, set(RANKER_LOSSES) - RANKING, case)
 
@@ -620,13 +660,14 @@ def generator_plays(trip, ranking=True, **settings):
         return 8 * v
 
     def step(run):
-        run.G.g.grad = torch.tensor(100.0)                   # of a step before
+        run.G.g.grad = torch.tensor(100.0)  # of a step before
         x, v = pictures(1.0, 2.0), torch.tensor([[0.5], [-1.0]])
-        return trip.generator_step(run, x, v, run.G(x, v), ranking)
+        return trip.generator_step(run, x, v, run.G(x, v))
 
-    return (*play(trip, (generator_gan_loss, generator_rank_loss, identity_loss, cycle_loss, orthogonal_penalty,
-                         cls_target), step, **settings),
-            f"x = 1 and 2, v = 0.5 and -1, fake = G(x, v) = x + v = 1.5 and 1, ranking = {ranking}")
+    return (*play(trip, (generator_gan_loss, generator_rank_loss, identity_loss, cycle_loss,
+                         orthogonal_penalty,
+                         cls_target), step, ranking, **settings),
+            f"x = 1 and 2, v = 0.5 and -1, fake = G(x, v) = x + v = 1.5 and 1, run.ranking = {ranking}")
 
 
 @grades("trip.generator_step")
@@ -638,10 +679,12 @@ def the_generator_wants_its_pictures_taken_for_real(trip):
 
 @grades("trip.generator_step")
 def the_generator_wants_the_answer_v(trip):
-    for cls, target, name in ((False, [[0.5], [-1.0]], "v"), (True, [[4.0], [-8.0]], "cls_target(v), here 8 v")):
+    for cls, target, name in ((False, [[0.5], [-1.0]], "v"),
+                              (True, [[4.0], [-8.0]], "cls_target(v), here 8 v")):
         run, _, calls, case = generator_plays(trip, cls=cls)
         call = expect_call(calls, "generator_rank_loss", case)
-        expect(call.fake, [[11.5], [21.0]], f"{case}, and R(x, y) = 10 x + y; generator_rank_loss's fake, R(x, fake)",
+        expect(call.fake, [[11.5], [21.0]],
+               f"{case}, and R(x, y) = 10 x + y; generator_rank_loss's fake, R(x, fake)",
                {"R(fake, x): the pair turned round": [[16.0], [12.0]]})
         expect(call.v, target, f"{case}, cls = {cls}; generator_rank_loss's v, {name}",
                {"-v as the target": [[-0.5], [1.0]], "v, without heed of cls": [[0.5], [-1.0]],
@@ -653,9 +696,11 @@ def the_generator_wants_the_answer_v(trip):
 def the_way_back_is_by_minus_v(trip):
     run, _, calls, case = generator_plays(trip)
     call = expect_call(calls, "cycle_loss", case)
-    given = sorted(z.mean((1, 2, 3)).tolist() for z in (call.x, call.back))         # (the loss has no first and second)
+    # (the loss has no first and second)
+    given = sorted(z.mean((1, 2, 3)).tolist() for z in (call.x, call.back))
     if given != [[1.0, 2.0], [1.0, 2.0]]:
-        looks = {"v on the way back, which should be -v": [[1.0, 2.0], [2.0, 0.0]], "no way back": [[1.0, 2.0], [1.5, 1.0]],
+        looks = {"v on the way back, which should be -v": [[1.0, 2.0], [2.0, 0.0]],
+                 "no way back": [[1.0, 2.0], [1.5, 1.0]],
                  "the way of -v from x in place of fake": [[0.5, 3.0], [1.0, 2.0]]}
         wrong(f"{case}; cycle_loss's x and back, G(fake, -v)", "1 and 2, 1 and 2", given,
               [look for look, z in looks.items() if z == given])
@@ -698,13 +743,13 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
 
 
 @grades("trip.generator_step")
-def the_pretraining_has_no_ranking_loss_of_the_generator(trip):
+def the_warm_up_has_no_ranking_loss_of_the_generator(trip):
     run, losses, calls, case = generator_plays(trip, ranking=False)
     expect_names(losses, set(GENERATOR_LOSSES) - RANKING, case)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Not in the default set: python tests/handout.py OUT --functions cls_target ...
+# ------------------------------------------------------------------------------------------------------------
+# Not in the default set: python tests/course/handout.py OUT --functions cls_target ...
 
 @grades("trip.cls_target")
 def eq_3_gives_the_sign_of_v(trip):
@@ -717,7 +762,8 @@ def a_change_counts_1_minus_the_largest_v(trip):
     # (0.6 * 0.5 + 0.5 * 1) / 2
     expect_loss(trip.identity_loss, dict(x=[[[[0.0]]], [[[0.0]]]], fake=[[[[0.5]]], [[[-1.0]]]],
                                          v=[[0.2, -0.4], [0.5, 0.0]]), 0.4,
-                {"the absolute value of v left out": (0.8 * 0.5 + 0.5) / 2, "|v| in place of 1 - |v|": (0.4 * 0.5 + 0.5) / 2,
+                {"the absolute value of v left out": (0.8 * 0.5 + 0.5) / 2,
+                 "|v| in place of 1 - |v|": (0.4 * 0.5 + 0.5) / 2,
                  "no heed of v": 0.75, "a mean over the K attributes where the largest counts": (0.7 * 0.5 + 0.75) / 2})
 
 
@@ -725,12 +771,12 @@ def a_change_counts_1_minus_the_largest_v(trip):
 def the_penalty_is_the_squared_off_diagonal_of_the_kernels_products(trip):
     conv = nn.Conv2d(2, 2, 1)
     with torch.no_grad():
-        conv.weight[:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(2, 2, 1, 1)    # 1 * 3 + 2 * 4 = 11, twice
+        conv.weight[:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(2, 2, 1, 1)  # 1 * 3 + 2 * 4 = 11, twice
     expect(trip.orthogonal_penalty(conv), 242.0, "a convolution with the kernels (1, 2) and (3, 4)",
            {"the diagonal counted, too": 892.0, "each product once": 121.0, "the square left out": 22.0})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 TESTS = [check for function in GRADED for check in CHECKS.values() if check.function == function]
 
