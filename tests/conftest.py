@@ -1,4 +1,4 @@
-"""python -m pytest tests --trip PATH: grade the trip.py at PATH, with the data.py beside it if there is one."""
+"""python -m pytest tests --trip PATH: grade the trip.py at PATH, with the data.py beside it if there is"""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ def pytest_addoption(parser):
                     help="grade this trip.py, or the one in this folder; no other tests are run")
     group.addoption("--grades", metavar="FILE", help="write the grades as JSON")
     if "--trip" in sys.argv[:-1]:
-        # pytest takes this PATH for one of tests, too, and would run a conftest.py there: once more, as one word
+        # pytest takes PATH for one of tests, too, and would run a conftest.py there: once more, as one word
         i = sys.argv.index("--trip")
         before = [Path(word.split("::")[0]).resolve() for word in sys.argv[1:i]]
         if not any(path in (HERE, *HERE.parents) or HERE in path.parents for path in before):
@@ -56,7 +56,7 @@ def wrong_by(request):
 
 
 def grades(config, reports):
-    """What --grades writes: each graded function with its tests, in order; reports: {name of the check: pytest's report}."""
+    """What --grades writes: each graded function with its tests. reports: {check's name: pytest's report}."""
     import test_grade
     functions = []
     for function in test_grade.GRADED:

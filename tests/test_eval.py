@@ -1,4 +1,4 @@
-"""Part 2: eval.py. Each test's name is a claim; every metric is tried on cases whose answer is known."""
+"""eval.py. Each test's name is a claim; every metric is tried on cases whose answer is known."""
 
 import functools
 import json
@@ -42,8 +42,7 @@ def small_net(num_classes):
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_faces():
-    """5,000 faces for all tests here, 4,500 to train on, 500 to test, and judges that learn for as long as they need
-    at 32 pixels."""
+    """5,000 faces for all tests here, 500 of them to test on, and judges that learn as long as they need."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval, "resnet18", small_net)
         patch.setattr(eval, "classifier", functools.partial(eval.classifier, steps=300))
@@ -113,7 +112,10 @@ class Same(nn.Module):
 
 
 class Redraw(nn.Module):
-    """The perfect generator: draws the face again, its strength moved towards 0 (v = -1) or 1 (v = +1); `spoilt`: and another's with it."""
+    """The perfect generator: draws the face again, its strength moved towards 0 (v = -1) or 1 (v = +1).
+
+    spoilt: another attribute that moves with it.
+    """
 
     def __init__(self, faces, spoilt=None):
         super().__init__()
@@ -211,7 +213,8 @@ def test_frechet_distance_is_right_with_fewer_pictures_than_features():
     a, b = rng.randn(10, 64), rng.randn(12, 64)
     assert eval.frechet_distance(a, a + 2) == pytest.approx(4 * 64)  # only the mean moved
     values = scipy.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * np.sqrt(values).sum()
+    means = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    expected = means + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * np.sqrt(values).sum()
     assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
 
 
@@ -319,7 +322,7 @@ def test_a_change_outside_the_region_is_measured_there_alone(smiles, judges):
 # ------------------------------------------------------------------------------------------------------------
 # Judges
 
-def test_a_judge_is_trained_once_for_a_data_set_and_again_if_its_file_is_damaged(smiles, tmp_path, monkeypatch):
+def test_a_judge_is_trained_once_for_a_data_set_and_again_if_it_is_damaged(smiles, tmp_path, monkeypatch):
     monkeypatch.setattr(eval, "resnet18", RESNET18)
     calls, real = [], eval.fit
     monkeypatch.setattr(eval, "fit", lambda *args: (calls.append(1), real(*args)))
@@ -354,7 +357,7 @@ def test_judging_leaves_the_random_numbers_of_training_alone(smiles, tmp_path, m
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_an_error_of_the_device_is_not_taken_for_a_damaged_judge_or_a_missing_inception(smiles, tmp_path, monkeypatch):
+def test_an_error_of_the_device_is_no_damaged_judge_and_no_missing_inception(smiles, tmp_path, monkeypatch):
     def failing(*args, **options):
         raise RuntimeError(says)
 
@@ -427,7 +430,7 @@ def test_the_command_writes_scores_and_figures(run_folder, judges, capsys):
     assert scores["test_pictures"] == 500 and scores["steps"] == 8
 
 
-def test_a_second_run_of_the_command_finds_the_same_with_the_judges_of_the_first(run_folder, judges, monkeypatch, capsys):
+def test_a_second_run_finds_the_same_with_the_judges_of_the_first(run_folder, judges, monkeypatch, capsys):
     metrics = "--metrics", "aas", "truth"
     evaluate(capsys, run_folder, *metrics)
     first = (run_folder / "eval.json").read_bytes()
@@ -504,7 +507,7 @@ def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypa
     assert code == 2 and "test pictures have" in err and len(err.splitlines()) == 1
 
 
-def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked_for(run_folder, monkeypatch, capsys):
+def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked(run_folder, monkeypatch, capsys):
     def unknown(attrs, size, root, seed):
         faces = data.faces(attrs, size, root, seed, n=200)
         return data.split(data.Data(faces.images, faces.labels, faces.attrs), seed)

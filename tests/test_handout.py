@@ -1,4 +1,4 @@
-"""Part 6: the handout and its grading; the proof: faults planted one at a time, each found by the tests of its function."""
+"""The handout and its grading; the proof: faults planted one by one, each found by its function's tests."""
 
 import ast
 import json
@@ -122,7 +122,7 @@ def body_of(text, name):
 
 
 def submit(folder, *replacements):
-    """A folder with trip.py and data.py, in which (function, old, new) are replaced. Returns the path of trip.py."""
+    """A folder with trip.py and data.py, (function, old, new) replaced in them. Returns trip.py's path."""
     folder.mkdir()
     texts = dict(SOURCES)
     for function, old, new in replacements:
@@ -213,7 +213,8 @@ def test_only_the_bodies_of_the_graded_functions_are_gone(module, copy):
     text = (copy / f"{module}.py").read_text(encoding="utf-8")
     for name in [name.split(".", 1)[1] for name in test_grade.GRADED if name.startswith(f"{module}.")]:
         hole = body_of(text, name)
-        assert hole.strip().startswith("raise NotImplementedError(") and hole.count("\n") == 1 and text.count(hole) == 1
+        assert hole.strip().startswith("raise NotImplementedError(") and hole.count("\n") == 1
+        assert text.count(hole) == 1
         text = text.replace(hole, body_of(SOURCES[module], name))
     assert text == SOURCES[module]
 
@@ -259,7 +260,8 @@ def test_ones_own_selection(tmp_path):
     assert 'GRADED = ["trip.cls_target",\n          "trip.identity_loss"]' in tests
     assert 'raise NotImplementedError("Eq. 3: the ablation' in (out / "trip.py").read_text(encoding="utf-8")
     page = (out / "ASSIGNMENT.md").read_text(encoding="utf-8")
-    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape | no test |" in page and "| total | 2 |" in page
+    assert "| 1 | `cls_target` in `trip.py` | Eq. 3" in page and "| total | 2 |" in page
+    assert "| uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape | no test |" in page
 
 
 def test_the_notebook_loses_solutions_and_outputs():
@@ -318,7 +320,8 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, mon
     assert "EOFError" in said["trip.Ranker.critic"] or "OSError" in said["trip.Ranker.critic"]
     assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
     assert "exit code 0" in said["trip.ranker_gan_loss"]
-    assert "a tensor" in said["trip.generator_gan_loss"] and "printed   a hint" in said["trip.generator_gan_loss"]
+    assert "a tensor" in said["trip.generator_gan_loss"]
+    assert "printed   a hint" in said["trip.generator_gan_loss"]
     assert "stopped after 3 seconds" in said["trip.cycle_loss"]
     assert not list(path.parent.glob("__pycache__"))
 
@@ -373,7 +376,8 @@ def test_options_in_the_wrong_order_are_one_line(copy):
     """pytest reads the conftest.py of the first path that it sees: here, the student's."""
     for arguments in (["--trip", str(copy), "tests"], ["--trip", str(copy)]):
         done = pytest_in(ROOT, *arguments)
-        assert done.returncode == 4 and "in this order" in done.stderr and done.stderr.strip().count("\n") == 0
+        assert done.returncode == 4 and "in this order" in done.stderr
+        assert done.stderr.strip().count("\n") == 0
 
 
 def test_a_path_without_a_trip_py_is_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""Part 3: real data sets, each layout in miniature and in the exact format of the published files; bf16; several processes."""
+"""Real data sets, each in miniature, in the exact format of the published files; bf16; several processes."""
 
 import json
 import os
@@ -23,11 +23,15 @@ import data  # noqa: E402
 import eval  # noqa: E402
 import trip  # noqa: E402
 
-TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --steps 2 --measure_every 2".split()
-CELEBA = ("5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry "
-          "Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
-          "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns "
-          "Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young").split()
+TINY = ("--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --steps 2 "
+        "--measure_every 2").split()
+CELEBA = """
+    5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair
+    Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup
+    High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose
+    Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat
+    Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
+""".split()
 LFWA = (["Male", "Asian", "White", "Black", "Baby", "Child", "Youth", "Middle Aged", "Senior", "Black Hair",
          "Smiling", "Frowning"]
         + [f"Attribute {i}" for i in range(60)] + ["Mouth Slightly Open"])
@@ -51,7 +55,7 @@ def has(i, k):
 
 
 def celeba(root, n=40, ends="\r\n"):
-    """As torchvision's CelebA: a count, the names and a space, lines with double spaces; the last quarter is the test part."""
+    """As torchvision's CelebA: a count, names, double spaces; the last quarter is the test part."""
     for i in range(n):
         picture(root / "img_align_celeba" / f"{i + 1:06d}.jpg", i, (178, 218))
     rows = [f"{i + 1:06d}.jpg " + " ".join(f"{1 if has(i, k) else -1:2d}" for k in range(40)) + " "
@@ -59,7 +63,8 @@ def celeba(root, n=40, ends="\r\n"):
     (root / "list_attr_celeba.txt").write_text(ends.join([str(n), " ".join(CELEBA) + " ", *rows, ""]),
                                                newline="")
     parts = [0 if i < n // 2 else 1 if i < 3 * n // 4 else 2 for i in range(n)]
-    (root / "list_eval_partition.txt").write_text(ends.join(f"{i + 1:06d}.jpg {part}" for i, part in enumerate(parts)) + ends, newline="")
+    lines = [f"{i + 1:06d}.jpg {part}" for i, part in enumerate(parts)]
+    (root / "list_eval_partition.txt").write_text(ends.join([*lines, ""]), newline="")
 
 
 def celeba_hq(root, n=120):
@@ -67,12 +72,12 @@ def celeba_hq(root, n=120):
     for i in range(n):
         picture(root / "CelebA-HQ-img" / f"{i}.jpg", i)
     rows = [f"{i}.jpg  " + " ".join("1" if has(i, k) else "-1" for k in range(40)) for i in range(n)]
-    (root / "CelebAMask-HQ-attribute-anno.txt").write_text("\n".join([str(n), " ".join(CELEBA),
-                                                                      *rows]) + "\n")
+    text = "\n".join([str(n), " ".join(CELEBA), *rows, ""])
+    (root / "CelebAMask-HQ-attribute-anno.txt").write_text(text)
 
 
 def lfwa(root, folder="lfw", n=160):
-    """As lfw_attributes.txt: two header lines that begin with #, tabs, names with spaces; two pictures a person."""
+    """As lfw_attributes.txt: two header lines with #, tabs, names with spaces; two pictures a person."""
     rows = []
     for i in range(n):
         person = ("Aaron Eckhart", "Jean-Pierre van der Berg")[i % (n // 2) % 2] + f" {i % (n // 2)}"
@@ -81,8 +86,9 @@ def lfwa(root, folder="lfw", n=160):
         picture(root / folder / name / f"{name}_{number:04d}.jpg", i, (250, 250))
         rows.append("\t".join([person, str(number),
                                *(f"{(1 if has(i, k) else -1) * 0.1234567891:.10f}" for k in range(73))]))
-    (root / "lfw_attributes.txt").write_text("\n".join(["#\tlfw_attributes.txt: scores of attribute classifiers", "\t".join(
-        ["#", "person", "imagenum", *LFWA]), *rows]) + "\n")
+    header = "\t".join(["#", "person", "imagenum", *LFWA])
+    lines = ["#\tlfw_attributes.txt: scores of attribute classifiers", header, *rows, ""]
+    (root / "lfw_attributes.txt").write_text("\n".join(lines))
 
 
 def edges2shoes(root, train=20, val=6):
@@ -284,9 +290,10 @@ def test_two_that_begin_at_once_share_one_build(tmp_path, monkeypatch):
         assert sorted(calls) == list(range(40))  # the second one waited for the first one's file
 
 
-@pytest.mark.parametrize("damage", [lambda npy, note: npy.write_bytes(npy.read_bytes()[:200]), lambda npy, note: npy.write_bytes(b""),
-                                    lambda npy, note: np.save(npy, np.zeros((3, 3, 4, 4), np.uint8)), lambda npy, note: npy.unlink(),
-                                    lambda npy, note: note.write_text("[1]"), lambda npy, note: note.write_text("{")])
+@pytest.mark.parametrize("damage", [
+    lambda npy, note: npy.write_bytes(npy.read_bytes()[:200]), lambda npy, note: npy.write_bytes(b""),
+    lambda npy, note: np.save(npy, np.zeros((3, 3, 4, 4), np.uint8)), lambda npy, note: npy.unlink(),
+    lambda npy, note: note.write_text("[1]"), lambda npy, note: note.write_text("{")])
 @pytest.mark.parametrize("end", ["", ".part"])
 def test_a_damaged_file_of_pictures_is_made_anew(tmp_path, damage, end):
     def read(place):
@@ -407,13 +414,14 @@ def test_a_download_that_fails_says_how_to_do_it_by_hand(tmp_path, capsys, monke
     import torchvision
 
     def refuse(*args, **options):
-        raise RuntimeError("Too many users have viewed or downloaded this file recently.\nPlease try again later")
+        raise RuntimeError("Too many users have viewed or downloaded this file recently.\nPlease try again")
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", refuse)
     assert trip.main([*TINY, "--data", "celeba", "--root", str(tmp_path), "--download", "--out",
                       str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "Too many users" in said and "gdown" in said and "img_align_celeba.zip" in said and said.count("\n") == 1
+    assert "Too many users" in said and "gdown" in said and "img_align_celeba.zip" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0),
@@ -490,7 +498,12 @@ def test_a_step_in_bf16_is_one_in_float32_but_for_rounding():
 
 def test_the_gradient_penalty_stays_in_float32(monkeypatch):
     seen, whole = [], trip.gradient_penalty
-    monkeypatch.setattr(trip, "gradient_penalty", lambda R, x, *rest: (seen.append(R.features(x).dtype), whole(R, x, *rest))[1])
+
+    def spied(R, x, *rest):
+        seen.append(R.features(x).dtype)
+        return whole(R, x, *rest)
+
+    monkeypatch.setattr(trip, "gradient_penalty", spied)
     a_step("bf16")
     assert seen == [torch.float32]
 
@@ -569,11 +582,9 @@ def two_processes(tmp_path_factory):
     """A folder with what PROCESS leaves there, run by torchrun with two processes, and what it printed."""
     out = tmp_path_factory.mktemp("two")
     (out / "process.py").write_text(PROCESS.format(here=str(HERE), out=out.as_posix(), options=TINY))
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                           "--rdzv-backend", "c10d",
-                           "--rdzv-endpoint", "localhost:0", "--local-addr", "localhost",
+    any_port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--local-addr", "localhost"]
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *any_port,
                            str(out / "process.py")],
-                          # :0 is any free port
                           capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     return out, done.stdout
@@ -601,7 +612,8 @@ def test_a_stopped_run_of_two_processes_goes_on_as_if_it_had_not_stopped(two_pro
     for net in ("G", "R"):
         assert all(torch.equal(u, stopped[net][name]) for name, u in whole[net].items())
     said = two_processes[1]
-    assert "iteration 10" in said and "torchrun --nproc-per-node 2 trip.py" in said and said.count("finished") == 2
+    assert "iteration 10" in said and "torchrun --nproc-per-node 2 trip.py" in said
+    assert said.count("finished") == 2
 
 
 def test_a_run_of_two_processes_is_not_gone_on_with_by_one(two_processes, capsys):

@@ -1,4 +1,4 @@
-"""Part 1: data.py and trip.py. Each test's name is a claim; together they are the specification."""
+"""data.py and trip.py. Each test's name is a claim; together they are the specification."""
 
 import ast
 import csv
@@ -28,7 +28,8 @@ import eval  # noqa: E402
 import trip  # noqa: E402
 
 FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json"}
-TINY = "--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 --save_every 4".split()
+TINY = ("--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 "
+        "--save_every 4").split()
 
 
 def rng(seed=0):
@@ -103,8 +104,7 @@ def both_steps(run):
 # The losses, by hand
 
 def test_eq_5a_scores_real_pairs_as_r_and_generated_pairs_as_zero():
-    real, r, fake = torch.tensor([[0.5], [-2.0]]), torch.tensor([[1.0],
-                                                                 [-1.0]]), torch.tensor([[2.0], [-1.0]])
+    real, r, fake = (torch.tensor([[a], [b]]) for a, b in ((0.5, -2.0), (1.0, -1.0), (2.0, -1.0)))
     # real: (0.25 + 1) / 2; generated: 0.5 * (4 + 1) / 2
     assert trip.ranker_rank_loss(real, r, fake, lam=0.5).item() == pytest.approx(0.625 + 1.25)
 
@@ -130,9 +130,8 @@ def test_eq_3_gives_the_sign_of_v_as_target():
 
 
 def test_eq_6a_wants_1_for_real_and_0_for_generated():
-    assert trip.ranker_gan_loss(torch.tensor([[0.0], [3.0]]),
-                                torch.tensor([[1.0], [2.0]])).item() == pytest.approx(
-        (1 + 4) / 2 + (1 + 4) / 2)
+    loss = trip.ranker_gan_loss(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
+    assert loss.item() == pytest.approx((1 + 4) / 2 + (1 + 4) / 2)
 
 
 def test_eq_6b_wants_1_for_generated():
@@ -150,7 +149,8 @@ def test_identity_loss_weighs_a_change_by_1_minus_v():
     x = torch.zeros(2, 3, 4, 4)
     fake = torch.cat([x[:1] + 0.5, x[:1] - 1])
     assert trip.identity_loss(x, fake, torch.tensor([[0.0], [1.0]])).item() == pytest.approx(0.5 / 2)
-    assert trip.identity_loss(x, fake, torch.tensor([[0.2, -0.4], [0.5, 0.0]])).item() == pytest.approx((0.6 * 0.5 + 0.5) / 2)
+    two = trip.identity_loss(x, fake, torch.tensor([[0.2, -0.4], [0.5, 0.0]]))
+    assert two.item() == pytest.approx((0.6 * 0.5 + 0.5) / 2)
 
 
 def test_gradient_penalty_is_taken_between_the_pictures_on_the_gan_head_only():
@@ -257,7 +257,7 @@ def test_generator_gives_pixels_in_minus_1_to_1_and_heeds_v():
 
 
 def switch_norm_by_loops(x, layer, running=None):
-    """Luo et al. 2019, Eq. 2 to 5, one number at a time. running: (mean, var) of each channel, for evaluation."""
+    """Luo et al. 2019, Eq. 2 to 5, one number at a time. running: (mean, var) by channel, in evaluation."""
     x = x.double().numpy()
     B, C, H, W = x.shape
     scale, shift = layer.weight.detach().numpy(), layer.bias.detach().numpy()
@@ -370,13 +370,11 @@ def test_from_freeze_from_on_G_is_trained_as_it_is_used(smiles):
     run = tiny_run(steps=4, warmup=1, freeze_from=0.5)
     norm = next(layer for layer in run.G.modules() if isinstance(layer, trip.SwitchNorm))
     means = [norm.running_mean.clone() for _ in eval.watch(run, *smiles)]
-    assert not torch.equal(means[0], means[1]) and torch.equal(means[1],
-                                                               means[2]) and torch.equal(means[2], means[3])
+    assert [torch.equal(a, b) for a, b in zip(means, means[1:])] == [False, True, True]
 
 
 def test_an_iteration_calls_G_twice_and_F_once_per_player(smiles):
-    """Waste nothing: one picture for both players and one for the cycle; F once each (and once for the penalty, which
-    no hook sees)."""
+    """A picture for both players and one for the cycle; F once each (no hook sees the penalty's pass)."""
     run, calls = tiny_run(), []
     run.G.register_forward_hook(lambda *_: calls.append("G"))
     run.R.features.register_forward_hook(lambda *_: calls.append("F"))
@@ -403,8 +401,8 @@ def test_weights_of_losses_multiply_them():
     one, two = (both_steps(tiny_run(**dict.fromkeys(names, weight))) for weight in (1.0, 2.0))
     # the generator's losses are taken after the ranker's step, which the weights change (Adam: hardly)
     for name in one:
-        assert two[name] == pytest.approx(2 * one[name], rel=1e-5
-                                          if name.startswith("ranker") else 0.05), name
+        rel = 1e-5 if name.startswith("ranker") else 0.05
+        assert two[name] == pytest.approx(2 * one[name], rel=rel), name
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -413,7 +411,8 @@ def test_weights_of_losses_multiply_them():
 def test_faces_are_the_same_on_every_machine():
     images = data.faces(("smile",), 64, seed=0, n=200).images
     assert images.dtype == torch.uint8 and images.shape == (200, 3, 64, 64)
-    assert hashlib.sha256(images.numpy().tobytes()).hexdigest() == "7eccc2b681a2151d80378bc1775bc21c731e436b346db26899276bc61f4b980d"
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    assert digest == "7eccc2b681a2151d80378bc1775bc21c731e436b346db26899276bc61f4b980d"
 
 
 def test_faces_differ_with_the_seed():
@@ -422,7 +421,7 @@ def test_faces_differ_with_the_seed():
 
 
 def test_a_face_takes_at_most_300_operations_a_pixel():
-    """5,000 of 64 x 64 pixels in 5 seconds then, on two slow cores; counted, since a clock depends on the machine."""
+    """So 5,000 of 64 x 64 take 5 seconds on two slow cores; counted, for a clock depends on the machine."""
     class Counted(np.ndarray):
         done = 0
 
@@ -451,7 +450,7 @@ def test_label_is_strength_above_one_half_and_strengths_are_independent():
 def mouth_bend(image):
     """How far the corners of a drawn mouth stand above its middle, in pixels, read off the picture.
 
-    Lips are redder than skin: the height of the redness's centre in the outer columns, against the middle ones.
+    Lips are redder than skin: the height of the redness's centre, outer columns against middle ones.
     """
     h, w = image.shape[1:]
     red = image[0].float() - image[1].float()
@@ -460,7 +459,8 @@ def mouth_bend(image):
     rows = torch.arange(len(area)).float()[:, None]
     centre = (area * rows).sum(0) / area.sum(0).clamp(min=1e-6)
     c = w // 2
-    return (centre[c - w // 32:c + w // 32].mean() - torch.cat([centre[c - w // 8:c - w // 10], centre[c + w // 10:c + w // 8]]).mean()).item()
+    outer = torch.cat([centre[c - w // 8:c - w // 10], centre[c + w // 10:c + w // 8]])
+    return (centre[c - w // 32:c + w // 32].mean() - outer.mean()).item()
 
 
 def test_more_smile_strength_bends_the_mouth_further_up():
@@ -635,8 +635,8 @@ def test_a_run_writes_its_files(trained):
     assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
     assert {"gen_plus", "real_minus", "recon_l1", "ranker_rank", "generator_cycle"} <= set(rows[0])
     summary = json.loads((trained / "summary.json").read_text())
-    for name in ("real_plus real_zero real_minus gen_plus gen_zero gen_minus gen_plus_std gen_zero_std gen_minus_std "
-                 "pair_accuracy recon_l1 seconds").split():
+    for name in ("real_plus real_zero real_minus gen_plus gen_zero gen_minus gen_plus_std gen_zero_std "
+                 "gen_minus_std pair_accuracy recon_l1 seconds").split():
         assert isinstance(summary[name], float), name
     assert (summary["steps"], summary["seed"], summary["device"]) == (8, 0, "cpu")
     assert summary["config"]["attr"] == ["smile"] and summary["config"]["size"] == 32
@@ -672,7 +672,7 @@ def test_the_summary_averages_the_last_fifth_but_at_least_ten_measurements():
 
 
 def test_measurement_follows_the_papers_convention(smiles):
-    """v = -1 goes to pictures with the attribute, v = +1 to those without, v = 0 to all (the paper's footnote 3)."""
+    """v = -1 goes to pictures with the attribute, v = +1 to those without, v = 0 to all (footnote 3)."""
     run = tiny_run()
     x, labels = eval.probe(smiles[1], "cpu")
     assert labels.float().mean() == 0.5
@@ -743,13 +743,15 @@ def stop_at(monkeypatch, step, number=signal.SIGINT):
     monkeypatch.setattr(eval, "progress", pressed)
 
 
-def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained, tmp_path, monkeypatch, capsys):
+def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained, tmp_path, monkeypatch,
+                                                                        capsys):
     options = ["--steps", "8", *TINY, "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
         stop_at(patch, 5)  # between two checkpoints and two measurements
         assert trip.main(options) == 130
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "iteration 5" in said and f"python trip.py --attr smile --out={tmp_path.as_posix()} --resume" in said
+    assert "iteration 5" in said
+    assert f"python trip.py --attr smile --out={tmp_path.as_posix()} --resume" in said
     # pictures so far, no summary yet
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json"}
     assert trip.main([*options, "--resume"]) == 0  # the command as it was, or no option at all
@@ -758,8 +760,8 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
 
 def test_ctrl_c_prints_nothing_itself_for_the_loop_may_be_printing(tmp_path, monkeypatch, capsys):
     raised, said = signal.raise_signal, []
-    monkeypatch.setattr(signal, "raise_signal", lambda n: (capsys.readouterr(), raised(n),
-                                                           said.append(capsys.readouterr())))
+    monkeypatch.setattr(signal, "raise_signal",
+                        lambda n: (capsys.readouterr(), raised(n), said.append(capsys.readouterr())))
     stop_at(monkeypatch, 1)
     assert trip.main(["--steps", "2", *TINY, "--out", str(tmp_path)]) == 130
     assert said == [("", "")] and "stopped and saved" in capsys.readouterr().out
@@ -842,7 +844,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tm
     assert done == ["fsync", "replace"] and [path.name for path in tmp_path.iterdir()] == ["trip.pt"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch,
+                                                                                    capsys):
     whole = trip.cycle_loss
     with monkeypatch.context() as patch:
         calls = []
@@ -1003,7 +1006,8 @@ def test_a_run_is_never_changed_by_wrong_input(options, says, trained, capsys, m
 
 @pytest.mark.parametrize("damage, says", [
     ("empty", "damaged"), ("truncated", "damaged"), ("foreign", "another version"), ("no file", "no run"),
-    ("a setting that is unknown here", "another version of this program (Config.__init__() got an unexpected keyword argument 'zoom')"),
+    ("a setting that is unknown here", "another version of this program (Config.__init__() got an unexpected "
+     "keyword argument 'zoom')"),
     ("a weight less", 'Missing key(s) in state_dict: "rank_head.0.weight"'),
 ])
 def test_a_checkpoint_that_is_damaged_or_does_not_fit_is_one_line(damage, says, trained, tmp_path, capsys):
@@ -1049,7 +1053,8 @@ def test_everything_works_without_docstrings(monkeypatch, capsys, tmp_path):
     assert trip.fields(trip.Config)[8].metadata["help"].split(" [")[0] in capsys.readouterr().out
     assert module.main(["--data", "celeba", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "--data celeba needs --root: the folder that holds list_attr_celeba.txt" in said and said.count("\n") == 1
+    assert "--data celeba needs --root: the folder that holds list_attr_celeba.txt" in said
+    assert said.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Tries the checks of test_grade.py on a submission, in a process of its own that may hang, crash or end without harm."""
+"""Tries the checks of test_grade.py on a submission, in a process of its own that may hang, crash or end."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ class Grader:
         self.imported = {}  # what went wrong with a file's import, None: nothing
 
     def check(self, path, name):
-        """What is wrong with the submission, by the check of that name; None if nothing is. path: of its trip.py."""
+        """What is wrong with the submission, by the check of that name, or None. path: of its trip.py."""
         import test_grade
         module = test_grade.CHECKS[name].function.split(".")[0]
         file = path if module == "trip" else path.with_name("data.py")

@@ -1,9 +1,10 @@
 """Write a student's copy of this repository: the graded functions are empty, all else is as it is.
 
-    python tests/course/handout.py OUT                            the default set, an afternoon's work
-    python tests/course/handout.py OUT --functions NAME ...       a choice of trip.py's and data.py's functions
+    python tests/course/handout.py OUT                        the default set, an afternoon's work
+    python tests/course/handout.py OUT --functions NAME ...   a choice of trip.py's and data.py's functions
 
-OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, the tests that grade, and ASSIGNMENT.md.
+OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, the tests that grade, and
+ASSIGNMENT.md.
 """
 
 import argparse
@@ -30,7 +31,7 @@ class HandoutError(ValueError):
 
 
 def functions(source):
-    """{name: ast node} of the functions and methods (Class.method) of a text; .about: the docstring, or the class's."""
+    """{name: ast node} of the functions and methods (Class.method) of a text; .about: their docstring."""
     found = {}
     for node in ast.parse(source).body:
         for part in node.body if isinstance(node, ast.ClassDef) else [node]:
@@ -42,13 +43,13 @@ def functions(source):
 
 
 def headline(node):
-    """The first sentence of a function's docstring, or of its class's. (The dots of Eq. 5a, Sec. 3 and et al. end none.)"""
+    """The first sentence of a function's docstring, or its class's. (Eq. 5a, Sec. 3, et al. end none.)"""
     return re.split(r"(?<!Eq)(?<!Sec)(?<!Fig)(?<! al)(?<![ .])\.(?:\s|$)",
                     " ".join(node.about.split("\n\n")[0].split()))[0]
 
 
 def emptied(source, names):
-    """The source text with `raise NotImplementedError` as the body of these functions. Not a character changes elsewhere."""
+    """The source text with `raise NotImplementedError` as these functions' bodies; all else stays."""
     lines = source.splitlines(keepends=True)
     nodes = functions(source)
     for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
@@ -66,14 +67,15 @@ def emptied(source, names):
 
 
 def choose(names, sources):
-    """The chosen functions as they are called in test_grade.py: trip.ranker_step. sources: {"trip": text, "data": text}."""
+    """The chosen functions by their whole names, trip.ranker_step. sources: {"trip": text, "data": text}."""
     known = [f"{module}.{name}" for module, source in sources.items() for name in functions(source)]
     chosen = []
     for name in names:
         found = [full for full in known if name in (full, full.split(".", 1)[1])]
         if not found:
             near = get_close_matches(name, [full.split(".", 1)[1] for full in known], 3, 0.4)
-            raise HandoutError(f"no function {name!r} in trip.py or data.py; did you mean {', '.join(near) or 'another'}?")
+            raise HandoutError(f"no function {name!r} in trip.py or data.py; "
+                               f"did you mean {', '.join(near) or 'another'}?")
         if len(found) > 1:
             raise HandoutError(f"{name!r} is in both files: type {' or '.join(found)}")
         if found[0] not in chosen:
@@ -101,8 +103,8 @@ def graded(source, names):
 
 PAGE = """# Assignment
 
-The bodies of these functions are missing; each says in its docstring what it has to do. Write them, best in this order.
-Each can be written and tested without the others.
+The bodies of these functions are missing; each says in its docstring what it has to do.
+Write them, best in this order. Each can be written and tested without the others.
 
 | | function | what it does | points |
 | --- | --- | --- | --- |
@@ -115,23 +117,26 @@ Each can be written and tested without the others.
     python -m pytest                                                # all tests, then your points
     python -m pytest -k {first}{space}# the tests of one function
 
-1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes. Then read on to the ruled line, where the
-   method ends.
-2. Write a function's body in the place of its `raise NotImplementedError(...)`. Names and arguments stay as they are.
-3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often which mistake that
-   looks like. What your function prints is shown, too.
-4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it learned, in
-   `runs/smile`.
+1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes.
+   Then read on to the line of `====`, where the method ends.
+2. Write a function's body in the place of its `raise NotImplementedError(...)`.
+   Names and arguments stay as they are.
+3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often
+   which mistake that looks like. What your function prints is shown, too.
+4. When all pass, see it work: `python trip.py --attr smile` trains for some minutes and draws what it
+   learned, in `runs/smile`.
 
 ## What counts
 
 {steps}- Each test tries one function alone, on numbers that you can follow by hand, and counts on its own.
-- A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape, and `exit`.
-- Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests that you have.
+- A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape,
+  and `exit`.
+- Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests
+  that you have.
 """
 
-STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a formula written
-out fails), weigh them by settings of `run.config`, and return them in a dict:
+STEPS = """The steps call other functions for the losses (the tests put stand-ins in their places, so that a
+formula written out fails), weigh them by settings of `run.config`, and return them in a dict:
 
 | step | returns | which is |
 | --- | --- | --- |
@@ -150,7 +155,8 @@ def page(names, sources):
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
         rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
         total += points
-    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`{', if run.ranking' * (name in test_grade.RANKING)} |"
+    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`"
+             f"{', if run.ranking' * (name in test_grade.RANKING)} |"
              for step, losses in returned.items() if f"trip.{step}" in names
              for name, (function, weight) in losses.items()]
     first = names[0].split(".", 1)[1]
@@ -159,7 +165,7 @@ def page(names, sources):
 
 
 def write(out, names=None):
-    """Write the handout to the new folder `out`. names: of the functions that students write; None: the default set."""
+    """Write the handout to the new folder `out`. names: of the functions to write; None: the default set."""
     sources = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
     chosen = choose(names or test_grade.GRADED, sources)
     tests = (ROOT / TESTS).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The tests that grade: each tries one function of trip.py or data.py on numbers small enough to follow by hand.
+"""The tests that grade: each tries one function of trip.py or data.py on numbers to follow by hand.
 
-    python -m pytest                          the trip.py of this folder
-    python -m pytest tests --trip PATH        another one, or the one in a folder; with --grades FILE the grades as JSON
+    python -m pytest                      the trip.py of this folder
+    python -m pytest tests --trip PATH    another one, or that of a folder; --grades FILE writes them as JSON
 
 No check leans on another graded function: the two steps are played by toys, with stand-ins for the losses.
 """
@@ -32,7 +32,7 @@ CHECKS = {}  # name: SimpleNamespace(name, function, points, run)
 
 
 def grades(function, points=1):
-    """Register a check of that function. It is called with the submission's module in another process, and raises Wrong."""
+    """Register a check of that function. It is called with the submission's module and raises Wrong."""
     def register(check):
         name = check.__name__
 
@@ -88,7 +88,7 @@ def expect(given, expected, case, classics=None):
 
 
 def expect_loss(loss, inputs, expected, classics=None):
-    """loss(*inputs) must be `expected` and carry a gradient to what the networks gave. inputs: {name: list, or a number}."""
+    """loss(*inputs) must be `expected`, with a gradient to the networks. inputs: {name: list, or number}."""
     case = ", ".join(f"{name} = {value}" for name, value in inputs.items())
     tensors = {name: torch.tensor(value, requires_grad=True) for name, value in inputs.items()
                if isinstance(value, list)}
@@ -126,7 +126,7 @@ def r_is_0_where_x_and_y_agree_for_each_attribute_alone(data):
 # SwitchNorm: two pictures of two channels of two pixels
 
 X = [[[[0.0, 2.0]], [[4.0, 8.0]]], [[[3.0, 3.0]], [[2.0, 10.0]]]]
-# by hand, a row for each picture and a column for each channel: of the picture's channel, of the picture, of the channel
+# by hand, a row for each picture, a column for each channel: of a picture's channel, a picture, a channel
 MEANS = {"instance": [[1.0, 6.0], [3.0, 6.0]], "layer": [[3.5, 3.5], [4.5, 4.5]],
          "batch": [[2.0, 6.0], [2.0, 6.0]]}
 VARS = {"instance": [[1.0, 4.0], [0.0, 16.0]], "layer": [[8.75, 8.75], [10.25, 10.25]],
@@ -435,8 +435,9 @@ def the_penalty_can_be_learned_from(trip):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The steps. A picture is of one number: x = 1 and 2, y = 3 and 4, fake = 5 and 6 (for the ranker). What was passed is seen
-# easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 13 is the pair of 1 and 3. Times w, which is 1.
+# The steps. A picture is of one number: x = 1 and 2, y = 3 and 4, fake = 5 and 6 (for the ranker). What was
+# passed is seen easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 13 is the pair of 1 and 3.
+# Times w, which is 1.
 
 class ToyR(nn.Module):
     def __init__(self):
@@ -478,7 +479,7 @@ WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam
 
 
 def play(trip, stand_ins, step, ranking, **settings):
-    """step(run) with toys for the players and stand-ins for losses. Returns run, what step returns, the stand-ins' calls."""
+    """step(run) with toys for players and stand-ins for losses. Returns run, what step returns, the calls."""
     run = trip.Run(trip.Config(size=32, g_width=4, g_down=0, g_blocks=0, r_width=4, shift=0, clip=0.0,
                                **WEIGHTS | settings))
     run.warmup = run.step + (not ranking)
@@ -528,12 +529,13 @@ def expect_weights(losses, calls, parts, case):
 
 
 def expect_move(parameter, slopes, others, case):
-    """parameter was 1 and must have gone down by 0.01 times the sum of slopes. others: {a mistake: the slope it loses}."""
+    """parameter was 1, and less 0.01 times the sum of slopes now. others: {a mistake: the slope it loses}."""
     slope = sum(slopes.values())
     lost = {f"{name} left out": part for name, part in slopes.items()} | others
     expect(parameter, 1 - 0.01 * slope, case,
            {look: 1 - 0.01 * (slope - part) for look, part in lost.items()} | {
-        "no step": 1.0, "a step up": 1 + 0.01 * slope, "gradients of the step before, not set to zero": -0.01 * slope})
+               "no step": 1.0, "a step up": 1 + 0.01 * slope,
+               "gradients of the step before, not set to zero": -0.01 * slope})
 
 
 def expect_untouched(player, name, before, case):
@@ -631,7 +633,8 @@ def the_rankers_step_moves_the_ranker_down_the_sum_of_its_losses(trip):
     expect_names(losses, RANKER_LOSSES, case)
     # each of the stand-ins is w times a number, and w is 1: its slope is what it gives
     slopes = {name: loss.item() for name, loss in losses.items()}
-    expect_move(run.R.w, slopes, {}, f"{case}, losses {text(slopes)}, rate 0.01; the ranker's parameter w, 1 before")
+    expect_move(run.R.w, slopes, {},
+                f"{case}, losses {text(slopes)}, rate 0.01; the ranker's parameter w, 1 before")
 
 
 @grades("trip.ranker_step")
@@ -729,7 +732,7 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
     run, losses, calls, case = generator_plays(trip)
     expect_untouched(run.R, "R", 1.0, case)
     expect_names(losses, GENERATOR_LOSSES, case)
-    # the slopes of the stand-ins by g: fake goes by x, 1.5 on average, back by fake + g x = 2.5 and 3, 2.75 on average
+    # the stand-ins' slopes by g: fake goes by x, 1.5 on average, back by fake + g x = 2.5 and 3, so 2.75
     by_g = {"generator_gan": 1.5, "generator_id": 1.5, "generator_rank": 1.5, "generator_cycle": 2.75,
             "generator_orthogonal": 1.0}
     weights = {name: (loss / expect_call(calls, GENERATOR_LOSSES[name][0], case).value).item()
@@ -764,7 +767,8 @@ def a_change_counts_1_minus_the_largest_v(trip):
                                          v=[[0.2, -0.4], [0.5, 0.0]]), 0.4,
                 {"the absolute value of v left out": (0.8 * 0.5 + 0.5) / 2,
                  "|v| in place of 1 - |v|": (0.4 * 0.5 + 0.5) / 2,
-                 "no heed of v": 0.75, "a mean over the K attributes where the largest counts": (0.7 * 0.5 + 0.75) / 2})
+                 "no heed of v": 0.75,
+                 "a mean over the K attributes where the largest counts": (0.7 * 0.5 + 0.75) / 2})
 
 
 @grades("trip.orthogonal_penalty")
