@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -210,8 +211,6 @@ def faces(attrs, size, root="", seed=0, n=10000):
     person = np.random.RandomState(seed).random_sample((n, len(FACE_ATTRS) + TRAITS)).astype(np.float32)
     strength = torch.from_numpy(person[:, [FACE_ATTRS.index(a) for a in attrs]])
     return Data(draw_faces(person, size), strength > 0.5, attrs, strength, person)
-
-
 
 
 def drawn(attrs, size, root, seed):
@@ -651,7 +650,10 @@ class Parser(argparse.ArgumentParser):
 def exit_code(program, command, argv):
     """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
     try:
-        return command(sys.argv[1:] if argv is None else argv)
+        code = command(sys.argv[1:] if argv is None else argv)
+        if code == 0:  # (after an error the others may not come to this)
+            team.leave()
+        return code
     except InputError as error:
         message = error
     except OSError as error:  # a full disk, a folder in a file's place ...
@@ -726,6 +728,45 @@ def choose_device(name):
     raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out")
 
 
+@contextmanager
+def stop_flag():
+    """Within it, Ctrl-C and SIGTERM set a flag and do no more (the program may be in the middle of a print).
+
+    Yields a list that is empty until then. A second Ctrl-C ends the program at once.
+    """
+    stopped, before = [], {}
+
+    def stop(number, frame):
+        stopped.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def in_bf16(precision, device):
+    """Whether networks compute in bf16; "auto": on a GPU that has it (older ones only emulate it)."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return precision == "bf16"
+
+
+def speed_up(run):
+    """What a GPU can do faster: products in TF32, kernels found by trial and, with `compile`, fused."""
+    if run.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    if run.config.compile:
+        torch._dynamo.config.suppress_errors = True  # no compiler, no Triton: it goes on without
+        run.G.compile()
+        run.R.features.compile()
+
+
 class Team:
     """The processes of torchrun, or this one alone: no other place knows how they come to be and talk."""
     number, size = 0, 1
@@ -766,6 +807,10 @@ class Team:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def agree(self, flag, step):
+        """Whether the flag of any process is set; several of them talk about it every ten steps."""
+        return bool(flag) if self.size == 1 else step % 10 == 0 and any(self.gather(bool(flag)))
 
     def say(self, text):
         if self.first:

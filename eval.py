@@ -124,7 +124,7 @@ def measure(run, x, labels):
     row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
     row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
                             for p, m in zip(outputs["real_plus"], outputs["real_minus"])]
-    row["recon_l1"] = trip.l1(back, x).item()
+    row["recon_l1"] = (back - x).abs().mean().item()
     return outputs, row
 
 
@@ -138,12 +138,20 @@ def mean_losses(run):
     return {name: sum(losses) / len(losses) for name, losses in numbers.items()}
 
 
-def watch(run, train_data, test_data):
+def keep(run, out, test_data):
+    """Save the run in the folder `out`, and its report beside it."""
+    trip.save(run, out)
+    if run.step and team.first:
+        report(run, out, test_data)
+
+
+def watch(run, train_data, test_data, out=None):
     """trip.train(run, ...) on this data, measured on held-out pictures now and then. To be iterated over.
 
     Yields a record for each iteration: a dict of `step` and the losses (tensors); where the run was measured, also of
     what `measure` found. run.history keeps these, with the losses' means since the last one, run.snapshots the raw
-    outputs at the start, after EARLY iterations of ranking and at the end. Raises Diverged where a loss is not finite.
+    outputs at the start, after EARLY iterations of ranking and at the end. out: a folder to keep the run in, every
+    `save_every` iterations. Raises Diverged where a loss is not finite.
     """
     c = run.config
     stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
@@ -151,6 +159,8 @@ def watch(run, train_data, test_data):
     early = run.warmup + min(EARLY, (c.steps - run.warmup) // 10)
     if run.step == 0:
         run.snapshots["start"], _ = measure(run, *held_out)
+    if out and run.step in (0, c.steps):
+        keep(run, out, test_data)
     started = time.perf_counter()
     for losses in trip.train(run, stream):
         losses = {name: loss.detach() for name, loss in losses.items()}
@@ -171,6 +181,8 @@ def watch(run, train_data, test_data):
         if measuring:
             run.recent = {}
         run.seconds += time.perf_counter() - started  # without what the caller does now
+        if out and (run.step % c.save_every == 0 or run.step == c.steps):
+            keep(run, out, test_data)
         yield record
         started = time.perf_counter()
 
@@ -423,22 +435,21 @@ def judge(kind, make, train, device, folder, *about):
     def fresh():
         with torch.random.fork_rng():
             torch.manual_seed(0)  # decides the first weights
-            return make().to(device)
+            return make()
 
     net = fresh()
     digest = hashlib.sha256(repr(net).encode())
     for part in about:
         digest.update(part.contiguous().numpy() if isinstance(part, torch.Tensor) else repr(part).encode())
     path = Path(folder) / f"{kind}-{digest.hexdigest()[:12]}.pt"
-    try:  # (read to the CPU: no trouble of a GPU is taken for a damaged file)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:  # (on the CPU: no trouble of a GPU is taken for a damaged file)
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):  # not there, or damaged
         data.make_folder(path.parent)
+        net = fresh().to(device)
         train(net)
         data.store(net.state_dict(), path)
-    else:
-        net.load_state_dict(state)
-    return net.eval()
+    return net.to(device).eval()
 
 
 def classifier(train_data, device, tell, folder, steps=200):

@@ -5,11 +5,11 @@
     python trip.py --attr smile --edit me.png --v -1 -0.5 0 0.5 1  apply it to a picture
     python trip.py --help                                          every setting, with its default
 
-There are three players. The generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of an attribute.
+There are three players. The generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of a smile.
 The ranker R(x, y) says how much more of it face y shows than face x. The critic D(x) says whether x is a real
 picture. R and D are two heads on one stack of features F, and learn in one step.
-R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants to
-hear v of them: rival preferences. Neither gets all it wants, and R's answers to generated pairs end between 0
+R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
+to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
 and v. D keeps G's pictures real, and the way back, G(G(x, v), -v) = x, keeps the person.
 
     paper           what it is                                      here
@@ -20,8 +20,7 @@ and v. D keeps G's pictures real, and the way back, G(G(x, v), -v) = x, keeps th
     Eq. 5b, 7b      ranking loss of the generator                   generator_rank_loss
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x                               cycle_loss
-    L_gp            gradient penalty                                gradient_penalty
-    L_o             orthogonal kernels                              orthogonal_penalty
+    L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
     (none)          G(x, v) near x where v is near 0                identity_loss
     Fig. 10         the players' total losses                       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
@@ -34,7 +33,6 @@ import argparse
 import math
 import re
 import shlex
-import signal
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -57,7 +55,7 @@ class SwitchNorm(nn.Module):
         mean = m_in mean_in + m_ln mean_ln + m_bn mean_bn        m = softmax(mean_weights), learned
         var  = w_in var_in  + w_ln var_ln  + w_bn var_bn         w = softmax(var_weights), learned
 
-    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (evaluation:
+    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (by eval(),
     a running average). Only `in` needs a pass over the pixels: the variance of a picture, or of a channel, is
     the mean of its parts' variances (within) plus the variance of its parts' means (between).
     """
@@ -71,7 +69,7 @@ class SwitchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(1, channels))
 
     def forward(self, x):
-        pixels = x.shape[2] * x.shape[3]  # (sums: mean() and var_mean() are far slower)
+        pixels = x.shape[2] * x.shape[3]  # (sums: on a CPU far faster than var_mean())
         mean_in = x.sum((2, 3), dtype=torch.float32) / pixels  # (B, C)
         var_in = ((x * x).sum((2, 3), dtype=torch.float32) / pixels - mean_in ** 2).clamp(min=0)
         mean_ln = mean_in.mean(1, keepdim=True)  # (B, 1)
@@ -105,7 +103,7 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Table 3. G(x, v): picture x (B, 3, H, W) redrawn with strengths v (B, K); of x's shape."""
+    """Table 3. G(x, v): picture x (B, 3, H, W) redrawn with strengths v (B, K); of x's shape, in [-1, 1]."""
 
     def __init__(self, K=1, width=64, down=2, blocks=6):
         super().__init__()
@@ -155,7 +153,7 @@ class Ranker(nn.Module):
         return self.rank(self.features(x), self.features(y))
 
     def rank(self, fx, fy):
-        """Eq. 1: R(x, y), (B, K), from F(x) and F(y): a picture of several pairs goes through F once."""
+        """Eq. 1 (4: y = G(x, v)): R(x, y), (B, K). F(x), F(y) come from outside: each goes through F once."""
         return self.rank_head(fy - fx).float()
 
     def critic(self, fx):
@@ -167,7 +165,7 @@ class Ranker(nn.Module):
 # Losses: tensors in, scalar out
 
 def ranker_rank_loss(real, r, fake, lam):
-    """Eq. 5a (7a): score real pairs as their label r, generated pairs as 0, "no difference".
+    """Eq. 2, 5a (K attributes: 7a): score real pairs as their label r, generated pairs as 0, "no difference".
 
     real: R(x, y); r: its label in {-1, 0, 1}; fake: R(x, G(x, v)); lam: weight of the rival term. All (B, K),
     of as many real as fake pairs or not. Summed over the K attributes, averaged over the pairs.
@@ -176,7 +174,7 @@ def ranker_rank_loss(real, r, fake, lam):
 
 
 def generator_rank_loss(fake, v):
-    """Eq. 5b (7b): make the ranker see v in the generated pair.
+    """Eq. 5b (K attributes: 7b): make the ranker see v in the generated pair.
 
     fake: (B, K) R(x, G(x, v)); v: (B, K), its target (Eq. 4).
     """
@@ -198,14 +196,9 @@ def generator_gan_loss(fake):
     return ((fake - 1) ** 2).mean()
 
 
-def l1(a, b):
-    """Mean absolute difference of two batches of pictures, in pixels of [-1, 1]."""
-    return (a - b).abs().mean()
-
-
 def cycle_loss(x, back):
     """L_cycle = E|G(G(x, v), -v) - x| (CycleGAN): the way back gives x again. x, back: (B, 3, H, W)."""
-    return l1(back, x)
+    return (back - x).abs().mean()
 
 
 def identity_loss(x, fake, v):
@@ -223,7 +216,7 @@ def gradient_penalty(R, x, fake, a, center):
     x, fake: (B, 3, H, W); a: (B, 1, 1, 1), uniform in [0, 1].
     """
     z = (a * x + (1 - a) * fake).requires_grad_()
-    d = R.critic(R.features.forward(z))  # (forward: a compiled F has no second gradient)
+    d = R.critic(R.features.forward(z))  # (.forward: not compiled, so there is a second gradient)
     grad, = torch.autograd.grad(d.sum(), z, create_graph=True)
     return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
 
@@ -244,7 +237,7 @@ def orthogonal_penalty(net):
 # The algorithm
 
 class Run:
-    """A run between two iterations: players, optimisers, random state, and what was measured so far."""
+    """A run between two iterations: players, optimisers, random state, notes that training never reads."""
 
     def __init__(self, config, device="cpu"):
         torch.manual_seed(config.seed)  # decides the first weights
@@ -257,7 +250,7 @@ class Run:
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
         self.warmup = min(c.warmup, c.steps // 4)  # iterations
-        # eval.watch's notes: measurements, losses since the last of them, R's raw outputs at three moments
+        # eval.watch's: measurements, losses since the last of them, R's outputs at three moments, time spent
         self.history, self.recent, self.snapshots, self.seconds = [], {}, {}, 0.0
 
     @property
@@ -265,16 +258,10 @@ class Run:
         """Whether the warm-up is over and the ranking losses are on."""
         return self.step >= self.warmup
 
-    @property
-    def bf16(self):
-        """Whether the networks compute in bf16 (the losses and the gradient penalty never do)."""
-        if self.config.precision == "auto":  # (older GPUs only emulate it)
-            return self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= (8, 0)
-        return self.config.precision == "bf16"
-
     def autocast(self):
-        """Within this context the networks compute in bf16, if the run does."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        """Within this context the networks compute in bf16, if the run does; what the heads say is float."""
+        bf16 = data.in_bf16(self.config.precision, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def random(run, *shape):
@@ -283,7 +270,7 @@ def random(run, *shape):
 
 
 def shifted(run, pictures):
-    """The pictures (B, 3, H, W), all moved by the same few random pixels; their borders are repeated."""
+    """The pictures (B, 3, H, W), all moved by a few random pixels, so that no pattern fits R's strides."""
     s, (h, w) = run.config.shift, pictures.shape[2:]
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
     return nn.functional.pad(pictures, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
@@ -301,10 +288,10 @@ def update(net, optimizer, losses, clip):
 
 
 def ranker_step(run, x, y, r, fake):
-    """One step of the ranker: pairs (x, y) to r, pairs (x, fake) to 0, x to real, fake to generated.
+    """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x to real, fake to generated.
 
-    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_rank (after the warm-up),
-    ranker_gp.
+    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_rank (after the
+    warm-up) and ranker_gp; their sum is the ranker's total loss.
     """
     c, R = run.config, run.R
     with run.autocast():
@@ -322,10 +309,10 @@ def ranker_step(run, x, y, r, fake):
 
 
 def generator_step(run, x, v, fake):
-    """One step of the generator: pairs (x, fake) to v, fake to real, fake back to x, near x for small v.
+    """One step of the generator (Fig. 10): pairs (x, fake) to v (`cls`: sign(v)); fake to real, back to x.
 
     fake: G(x, v), with its graph. Returns the weighted losses by name: generator_gan, generator_id,
-    generator_orthogonal and, after the warm-up, generator_rank and generator_cycle.
+    generator_orthogonal and, after the warm-up, generator_rank and generator_cycle; the total is their sum.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -345,16 +332,16 @@ def generator_step(run, x, v, fake):
 def set_rates(run):
     """The learning rates of this iteration, and whether G's batch statistics still follow the batches."""
     c = run.config
-    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
+    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))  # constant, then down to 0
     run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
     run.opt_r.param_groups[0]["lr"] = c.lr_r * fade ** 2  # or else the ranker wins in the end
-    run.G.train(run.step < c.freeze_from * c.steps)
+    run.G.train(run.step < c.freeze_from * c.steps)  # later on as it will be used: by running averages
 
 
 def train(run, stream):
     """The algorithm: train `run` from wherever it stands up to run.config.steps iterations.
 
-    stream: of pairs, data.pairs(...). Yields the weighted losses of each iteration, {name: scalar}.
+    stream: of (x, y, r), see data.pairs. Yields the weighted losses of each iteration, {name: scalar}.
     """
     c = run.config
     while run.step < c.steps:
@@ -364,7 +351,7 @@ def train(run, stream):
         with run.autocast():
             fake = run.G(x, v)  # drawn once, used by both players
         losses = ranker_step(run, x, y, r, fake.detach())
-        losses |= generator_step(run, x, v, fake)
+        losses |= generator_step(run, x, v, fake)  # (asks the R that has just learned)
         run.step += 1
         yield losses
 
@@ -374,7 +361,7 @@ def train(run, stream):
 
 def setting(default, help, low=0, high=10 ** 6, choices=None):
     """A field of Config: its default, the line that --help prints, and its bounds or choices."""
-    return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
+    return field(default=default, metadata={"help": help, "bounds": (low, high, choices)})
 
 
 @dataclass
@@ -391,8 +378,9 @@ class Config:
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
     lam_gp: float = setting(12.0, "weight of the gradient penalty [150]")
+    lam_id: float = setting(12.0, "weight of the identity loss, warm-up and after [not in the paper]")
     lr_g: float = setting(4e-3, "Adam's learning rate for G [5e-5]")
-    lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
+    lr_r: float = setting(1.2e-3, "Adam's learning rate for R, falls faster [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
     g_down: int = setting(1, "stride-2 layers of G [2]", 0, 3)
@@ -401,36 +389,38 @@ class Config:
     # ... the losses' fine print ...
     warmup: int = setting(300, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
-    lam_id: float = setting(12.0, "weight of the identity loss, warm-up and after [not in the paper]")
     lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
     gp_center: float = setting(0.0, "norm that the penalty asks of D's gradient: 0 makes D smooth [1]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
     ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
-    shift: int = setting(3, "R sees a batch moved by so many pixels, or G draws patterns [none]", 0, 256)
-    # ... optimisation ...
+    shift: int = setting(3, "R sees a batch moved by up to so many pixels [none]", 0, 256)
+    # ... optimisation, machine and bookkeeping
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
     decay_from: float = setting(0.3, "share of STEPS after which rates fall to 0; 1: never [none]", 0, 1)
     freeze_from: float = setting(0.5, "share of STEPS after which G's batch statistics stand still [1]", 0, 1)
     clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
-    # ... and the machine
-    precision: str = setting("auto", "of the networks; auto: bf16 on a GPU that has it, else float32",
-                             choices=("auto", "bf16", "float32"))
+    precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
     measure_every: int = setting(36, "iterations between measurements on held-out pictures", 1, 10 ** 9)
     save_every: int = setting(500, "iterations between checkpoints", 1, 10 ** 9)
 
     def __post_init__(self):
         self.attr = tuple(self.attr)
+        for f in fields(self):
+            value, (low, high, choices) = getattr(self, f.name), f.metadata["bounds"]
+            if choices and value not in choices:
+                raise InputError(f"--{f.name} {value}: must be one of {data.show(choices)}")
+            if f.type in (int, float) and not low <= value <= high:  # (as nan is not)
+                raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4 with Tables 3 and 4. Ours where it is silent: steps, warmup, lam_id (a warm-up needs a
+# "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_id (a warm-up needs a
 # reconstruction) and, not settings, R's first weights, and pairs balanced, mirrored and ranked both ways
 PRESETS = {"small": {}, "paper": dict(
-    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64,
-    lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6, lam_id=10.0, ties=0.0, shift=0,
-    lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0,
-    measure_every=100)}
+    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64, lam=0.5,
+    lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_id=10.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5,
+    beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0, measure_every=100)}
 
 
 # ============================================================================================================
@@ -468,9 +458,7 @@ def restore(out, device="cpu"):
         raise InputError(f"{path} is damaged, or no checkpoint ({data.in_a_line(error)}): move it away, or "
                          f"name another folder") from None
     try:
-        config = Config(**state["config"])
-        check(config)
-        run = Run(config, device)
+        run = Run(Config(**state["config"]), device)
         for name in NETS:
             getattr(run, name).load_state_dict(state[name])
         for name in NOTES:
@@ -480,9 +468,9 @@ def restore(out, device="cpu"):
         run.recent = {name: [loss.to(run.device) for loss in losses] for name, losses in run.recent.items()}
         run.rngs = state["rng"]  # of each process
         run.rng.set_state(run.rngs[min(team.number, len(run.rngs) - 1)])
-    except torch.cuda.OutOfMemoryError:
-        raise
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if "memory" in str(error):  # of the GPU: told as such
+            raise
         raise InputError(f"{path} is of another version of this program ({data.in_a_line(error)}): go on "
                          f"with that version, or train anew") from None
     return run
@@ -493,16 +481,6 @@ def load(out, device="cpu"):
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         run = restore(out, device)
     return run.G.eval(), run.R.eval(), run.config
-
-
-def check(config):
-    """Raise InputError for a setting that is out of its bounds."""
-    for f in fields(Config):
-        value, bounds = getattr(config, f.name), f.metadata
-        if bounds["choices"] and value not in bounds["choices"]:
-            raise InputError(f"--{f.name} {value}: must be one of {data.show(bounds['choices'])}")
-        if f.type in (int, float) and not bounds["low"] <= value <= bounds["high"]:  # (as nan is not)
-            raise InputError(f"--{f.name} {value}: must be a number from {bounds['low']} to {bounds['high']}")
 
 
 def parse(argv):
@@ -543,9 +521,7 @@ def open_run(args, out, device):
     if not args.resume and not args.edit:
         if (out / "trip.pt").exists() and not args.overwrite:
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
-        config = Config(**args.config)
-        check(config)
-        return Run(config, device)
+        return Run(Config(**args.config), device)
     run = restore(out, device)
     for name, value in (args.config if args.preset else args.given).items():
         there = getattr(run.config, name)
@@ -555,23 +531,11 @@ def open_run(args, out, device):
             asked = data.show(value) + ("" if name in args.given else f", as --preset {args.preset} has it")
             raise InputError(f"the run in {out} has --{name} {data.show(there)}, not {asked}: leave the "
                              f"option out, or name another folder with --out")
-    check(run.config)
     if args.resume and len(run.rngs) != team.size:
         raise InputError(f"the run in {out} is of {len(run.rngs)} processes: start as many with torchrun")
     if run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be as many or more")
     return run
-
-
-def speed_up(run):
-    """What a GPU can do faster: products in TF32, kernels found by trial and, with `compile`, fused."""
-    if run.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
-    if run.config.compile:
-        torch._dynamo.config.suppress_errors = True  # no compiler, no Triton: it goes on without
-        run.G.compile()
-        run.R.features.compile()
 
 
 def train_command(run, args, out):
@@ -585,44 +549,24 @@ def train_command(run, args, out):
     import eval  # measures, and draws the report: the method knows nothing of it
     if args.overwrite and team.first:
         eval.remove(out)
-    speed_up(run)
-    team.say(f"{c.data}: {n} training and {len(test_data)} test pictures, {' '.join(c.attr)}; "
-             f"{run.device.type}; results in {out}")
-    stopped, before = [], {}
-
-    def stop(number, frame):  # sets a flag and no more: the loop may be in the middle of a print
-        stopped.append(number)
-        signal.signal(number, before[number])  # a second Ctrl-C ends the program at once
-
-    def keep():
-        save(run, out)
-        if run.step and team.first:
-            eval.report(run, out, test_data)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
+    data.speed_up(run)
+    team.say(f"{c.data}: {n} + {len(test_data)} pictures, {data.show(c.attr)}; {run.device}; results: {out}")
+    tell = eval.progress(run)
     try:
-        if run.step in (0, c.steps):
-            keep()
-        tell = eval.progress(run)
-        for record in eval.watch(run, train_data, test_data):
-            tell(record)
-            # (several processes agree on stopping, every ten iterations)
-            stopping = (team.size == 1 or run.step % 10 == 0) and any(team.gather(bool(stopped)))
-            if stopping or run.step % c.save_every == 0 or run.step == c.steps:
-                keep()
-            if stopping and run.step < c.steps:
-                device = f" --device {args.device}" if args.device != "auto" else ""
-                team.say(f"\nstopped and saved at iteration {run.step}; to go on: {team.start} trip.py "
-                         f"--attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} --resume{device}")
-                return 130
+        with data.stop_flag() as stopped:
+            for record in eval.watch(run, train_data, test_data, out):
+                tell(record)
+                if run.step < c.steps and team.agree(stopped, run.step):
+                    eval.keep(run, out, test_data)
+                    device = f" --device {args.device}" if args.device != "auto" else ""
+                    team.say(f"\nstopped and saved at iteration {run.step}; to go on: {team.start} "
+                             f"trip.py --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} "
+                             f"--resume{device}")
+                    return 130
     except Diverged as error:
         print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
               f"--lr_g or --lr_r and --overwrite", file=sys.stderr)
         return 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     team.say(f"finished: see {out / 'summary.json'}, {out / 'samples.png'}, {out / 'ranker.png'}")
     return 0
 
@@ -643,7 +587,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    code = main()
-    if code == 0:  # (after an error the others may not come to this)
-        team.leave()
-    sys.exit(code)
+    sys.exit(main())

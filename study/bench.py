@@ -102,7 +102,7 @@ def main(argv):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
     device = data.choose_device(args.device)
     run = trip.Run(config, device)
-    trip.speed_up(run)
+    data.speed_up(run)
     faces = data.faces(data.FACE_ATTRS[:len(config.attr)], config.size, n=max(64, config.batch))
     loop = trip.train(run, data.pairs(faces, config.batch, run.rng, config.ties, device))
 
@@ -116,7 +116,7 @@ def main(argv):
     macs = counter.macs
     its = rate(device, once, seconds)
     memory = peak_memory(device)
-    dtype = torch.bfloat16 if run.bf16 else torch.float32
+    dtype = torch.bfloat16 if data.in_bf16(config.precision, device) else torch.float32
     matrix = matrix_rate(device, dtype)
     name = (torch.cuda.get_device_name() if device.type == "cuda" else
             f"{device.type}, {torch.get_num_threads()} threads")
