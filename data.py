@@ -650,10 +650,7 @@ class Parser(argparse.ArgumentParser):
 def exit_code(program, command, argv):
     """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
     try:
-        code = command(sys.argv[1:] if argv is None else argv)
-        if code == 0:  # (after an error the others may not come to this)
-            team.leave()
-        return code
+        return command(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         message = error
     except OSError as error:  # a full disk, a folder in a file's place ...

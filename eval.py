@@ -124,7 +124,7 @@ def measure(run, x, labels):
     row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
     row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
                             for p, m in zip(outputs["real_plus"], outputs["real_minus"])]
-    row["recon_l1"] = (back - x).abs().mean().item()
+    row["recon_l1"] = (x - back).abs().mean().item()
     return outputs, row
 
 

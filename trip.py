@@ -587,4 +587,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == 0:  # (after an error the others may not come to this)
+        team.leave()
+    sys.exit(code)

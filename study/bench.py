@@ -97,7 +97,6 @@ def main(argv):
             raise data.InputError("--seconds: type a number of seconds after it, as in --seconds 30")
     args = trip.parse(argv)
     config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0))
-    trip.check(config)
     if len(config.attr) > len(data.FACE_ATTRS):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
     device = data.choose_device(args.device)

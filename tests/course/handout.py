@@ -3,8 +3,8 @@
     python tests/course/handout.py OUT                        the default set, an afternoon's work
     python tests/course/handout.py OUT --functions NAME ...   a choice of trip.py's and data.py's functions
 
-OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, the tests that grade, and
-ASSIGNMENT.md.
+OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, what it reads of study/, the
+tests that grade, and ASSIGNMENT.md.
 """
 
 import argparse
@@ -24,6 +24,7 @@ COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/
           "tests/course/grader.py"]
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
+STORED = ["study/study.csv", "study/study_curves.csv", "study/figures/grid.png", "study/figures/face.png"]
 
 
 class HandoutError(ValueError):
@@ -183,8 +184,10 @@ def write(out, names=None):
         out.mkdir(parents=True)
     except FileExistsError:
         raise HandoutError(f"{out} is there already: name a new folder") from None
-    (out / TESTS).parent.mkdir(parents=True)
-    for name in COPIED:
+    copied = [*COPIED, *(name for name in STORED if (ROOT / name).is_file())]  # else the notebook says so
+    for name in (TESTS, *copied):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in copied:
         shutil.copyfile(ROOT / name, out / name)
     for name, content in texts.items():
         (out / name).write_text(content, encoding="utf-8", newline="\n")
