@@ -399,4 +399,4 @@ def test_the_handout_can_be_worked_with(copy):
     """A student's first command: all tests fail, each says what is to be done."""
     done = pytest_in(copy)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "not done yet: Eq. 5a (7a): score real pairs" in done.stdout and "  0 of " in done.stdout
+    assert "not done yet: Eq. 2, 5a (K attributes: 7a): score real pairs" in done.stdout and "  0 of " in done.stdout

@@ -1047,7 +1047,7 @@ def test_everything_works_without_docstrings(monkeypatch, capsys, tmp_path):
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile((HERE / f"{name}.py").read_text(encoding="utf-8"), name, "exec", optimize=2),
              module.__dict__)
-    assert module.__doc__ is module.check.__doc__ is None
+    assert module.__doc__ is module.parse.__doc__ is None
     with pytest.raises(SystemExit):
         module.main(["--help"])
     assert trip.fields(trip.Config)[8].metadata["help"].split(" [")[0] in capsys.readouterr().out
