@@ -454,10 +454,15 @@ def restore(out, device="cpu"):
         raise InputError(f"no run in {out} (it has no trip.pt): train one there first")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); name another folder") from None
     except Exception as error:  # whatever a strange file may lead to, in zip, in pickle, in torch
         raise InputError(f"{path} is damaged, or no checkpoint ({data.in_a_line(error)}): move it away, or "
                          f"name another folder") from None
     try:
+        strange = state["config"].keys() ^ {f.name for f in fields(Config)}
+        if strange:  # (a default in the place of a missing one would make it another run)
+            raise ValueError(f"it differs in the settings {', '.join(sorted(strange))}")
         run = Run(Config(**state["config"]), device)
         for name in NETS:
             getattr(run, name).load_state_dict(state[name])
@@ -587,6 +592,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    sys.modules["trip"] = sys.modules[__name__]  # eval imports this very module, not another copy of it
     code = main()
     if code == 0:  # (after an error the others may not come to this)
         team.leave()

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import types
 from dataclasses import asdict
@@ -859,6 +860,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert run.step == 2 and all(t.isfinite().all() for t in tensors(run.G.state_dict()))
 
 
+def test_a_program_whose_weights_are_no_longer_finite_says_so_in_one_line(trained, tmp_path):
+    """As typed: there the file is the module __main__, and eval must not import another copy of it."""
+    state = torch.load(trained / "trip.pt", weights_only=True)
+    state["R"]["rank_head.0.weight"] *= float("nan")
+    torch.save(state, tmp_path / "trip.pt")
+    done = subprocess.run([sys.executable, HERE / "trip.py", "--resume", "--out", tmp_path], text=True,
+                          capture_output=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no longer finite" in done.stderr
+
+
 def test_a_checkpoint_from_a_stranger_runs_no_code(tmp_path, capsys):
     class Bomb:
         def __reduce__(self):
@@ -1006,8 +1017,8 @@ def test_a_run_is_never_changed_by_wrong_input(options, says, trained, capsys, m
 
 @pytest.mark.parametrize("damage, says", [
     ("empty", "damaged"), ("truncated", "damaged"), ("foreign", "another version"), ("no file", "no run"),
-    ("a setting that is unknown here", "another version of this program (Config.__init__() got an unexpected "
-     "keyword argument 'zoom')"),
+    ("a setting that is unknown here", "another version of this program (it differs in the settings zoom)"),
+    ("a setting less", "another version of this program (it differs in the settings lam)"),
     ("a weight less", 'Missing key(s) in state_dict: "rank_head.0.weight"'),
 ])
 def test_a_checkpoint_that_is_damaged_or_does_not_fit_is_one_line(damage, says, trained, tmp_path, capsys):
@@ -1017,6 +1028,8 @@ def test_a_checkpoint_that_is_damaged_or_does_not_fit_is_one_line(damage, says, 
         state = {"model": torch.zeros(3)}
     elif damage == "a setting that is unknown here":
         state["config"]["zoom"] = 2
+    elif damage == "a setting less":
+        del state["config"]["lam"]
     elif damage == "a weight less":
         del state["R"]["rank_head.0.weight"]
     if damage in ("empty", "truncated"):
