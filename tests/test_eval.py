@@ -365,7 +365,7 @@ def test_an_error_of_the_device_is_no_damaged_judge_and_no_missing_inception(smi
     eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
     before = [path.read_bytes() for path in tmp_path.iterdir()]
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="CUDA error"):
-        patch.setattr(nn.Module, "load_state_dict", failing)
+        patch.setattr(nn.Module, "to", failing)  # (a judge is read on the CPU, and goes to the device then)
         eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == before
     monkeypatch.setattr(pytorch_fid.inception, "InceptionV3", failing)
