@@ -12,7 +12,6 @@ do a run anew, delete its line. The runs themselves are kept in runs/study, thei
 Figures go to study/figures, tables to README.md and study/README.md.
 """
 
-import argparse
 import csv
 import os
 import re
@@ -545,19 +544,30 @@ def draw():
         page.write_text(filled(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog="study.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP",
+def command(argv):
+    parser = data.Parser(prog="study.py", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP",
                         help="some of " + ", ".join(GROUPS) + " (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
                         help="only these seeds (default: all that a group has)")
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
+    for group in args.groups:
+        if group not in GROUPS:
+            raise data.InputError(f"unknown group {group!r}: {data.nearest(group, list(GROUPS))}")
+    groups = args.groups or list(GROUPS)
+    for seed in args.seeds or ():
+        if not any(seed in GROUPS[group][0] for group in groups):
+            raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
     if not args.draw:
-        run_all(args.groups or GROUPS, args.seeds)
+        run_all(groups, args.seeds)
     draw()
+    return 0
+
+
+def main(argv=None):
+    return data.exit_code("study.py", command, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -137,6 +137,15 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
     assert (tmp_path / "ranker.png").exists() and (tmp_path / "samples.png").exists()
 
 
+@pytest.mark.parametrize("argv, says", [(["clam"], "did you mean 'claim'?"), (["claim", "--seeds", "99"], "99"),
+                                        (["claim", "--seeds", "x"], "invalid int value")])
+def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, capsys):
+    monkeypatch.setattr(study, "draw", lambda: pytest.fail("drawn"))
+    assert study.main(argv) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": TINY}),
