@@ -218,23 +218,23 @@ def drawn(attrs, size, root, seed):
     return split(faces(attrs, size, root, seed), seed)
 
 
-def redraw(faces, strength):
-    """The same persons with other strengths of faces.attrs; all else stays as it is.
+def redraw(some, strength):
+    """The same persons with other strengths of some.attrs; all else stays as it is.
 
-    faces: Data of drawn faces; strength: float (N, K) in [0, 1]. Returns uint8 (N, 3, H, W).
+    some: Data of drawn faces; strength: float (N, K) in [0, 1]. Returns uint8 (N, 3, H, W).
     """
-    person = faces.person.copy()
-    person[:, [FACE_ATTRS.index(a) for a in faces.attrs]] = strength
-    return draw_faces(person, faces.images.shape[-1])
+    person = some.person.copy()
+    person[:, [FACE_ATTRS.index(a) for a in some.attrs]] = strength
+    return draw_faces(person, some.images.shape[-1])
 
 
-def region(faces, k, steps=11):
-    """The pixels that attribute k of faces.attrs can change: bool (N, 1, H, W), found by drawing all its strengths."""
-    low = high = redraw(faces, faces.strength)
+def region(some, k, steps=11):
+    """The pixels that attribute k of some.attrs can change: bool (N, 1, H, W), found by drawing all its strengths."""
+    low = high = redraw(some, some.strength)
     for s in torch.linspace(0, 1, steps):
-        strength = faces.strength.clone()
+        strength = some.strength.clone()
         strength[:, k] = s
-        picture = redraw(faces, strength)
+        picture = redraw(some, strength)
         low, high = torch.minimum(low, picture), torch.maximum(high, picture)
     return (low < high).any(1, keepdim=True)
 
@@ -253,14 +253,14 @@ def _draw(person, size):
     """
     n, px = len(person), np.float32(2 / size)  # the picture spans [-1, 1], y down
     grid = (np.arange(size, dtype=np.float32) + 0.5) * px - 1
-    columns = iter(person.T)
-    smile, mouth_open, frown, beard = (next(columns)[:, None, None] for _ in FACE_ATTRS)
+    draws = iter(person.T)
+    smile, mouth_open, frown, beard = (next(draws)[:, None, None] for _ in FACE_ATTRS)
 
     def trait(low, high):
-        return (low + (high - low) * next(columns))[:, None, None]
+        return (low + (high - low) * next(draws))[:, None, None]
 
     def colour(palette):
-        t = next(columns) * (len(palette) - 1)
+        t = next(draws) * (len(palette) - 1)
         i = np.minimum(t.astype(int), len(palette) - 2)
         mix = palette[i] + (t - i).astype(np.float32)[:, None] * (palette[i + 1] - palette[i])
         return mix[:, :, None, None] * (1 + trait(-0.08, 0.08)[:, None])
