@@ -164,6 +164,5 @@ def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):
 def test_the_committed_means_are_what_the_text_claims(committed):
     noted = record(committed)
     assert noted["iterations"] == 1800, "committed after a short run: unset TRIP_STEPS and run it anew"
-    assert noted["minutes"] > 0  # (of a machine that was busy or not: no bound)
     for name, (low, high) in BOUNDS.items():
         assert low <= noted["means"][name] <= high, name
