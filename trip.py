@@ -5,15 +5,16 @@
     python trip.py --attr smile --edit me.png --v -1 -0.5 0 0.5 1  apply it to a picture
     python trip.py --help                                          every setting, with its default
 
-There are three players. The generator G(x, v) redraws face x with more (v > 0) or less (v < 0) of a smile.
+There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
 The ranker R(x, y) says how much more of it face y shows than face x. The critic D(x) says whether x is a real
 picture. R and D are two heads on one stack of features F, and learn in one step.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real, and the way back, G(G(x, v), -v) = x, keeps the person.
+and v. D keeps G's pictures real; that G adds to x, and should add little, keeps the person.
 
     paper           what it is                                      here
-    Table 3, 4      networks                                        Generator (SwitchNorm, Residual), Ranker
+    Table 4, 3      networks                                        Ranker, Table3 (SwitchNorm, Residual)
+    (none)          the default's generator: x + v change(x, v)     Generator
     Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
@@ -21,7 +22,7 @@ and v. D keeps G's pictures real, and the way back, G(G(x, v), -v) = x, keeps th
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x                               cycle_loss
     L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
-    (none)          G(x, v) near x where v is near 0                identity_loss
+    (none)          G(x, v) near x; R not steeper than need be      keep_loss, slope_penalty
     Fig. 10         the players' total losses                       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -48,105 +49,81 @@ from data import InputError, team
 # ------------------------------------------------------------------------------------------------------------
 # Networks
 
-class SwitchNorm(nn.Module):
-    """Switchable normalisation (Luo et al. 2019, arXiv:1806.10779). x: (B, C, H, W); the same shape returned.
+def he_weights(net, slope):
+    """He et al.'s first weights: with PyTorch's own a signal fades in a network without normalisation."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=slope)
+            nn.init.zeros_(layer.bias)
 
-        y = weight_c (x - mean) / sqrt(var + eps) + bias_c
-        mean = m_in mean_in + m_ln mean_ln + m_bn mean_bn        m = softmax(mean_weights), learned
-        var  = w_in var_in  + w_ln var_ln  + w_bn var_bn         w = softmax(var_weights), learned
 
-    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (by eval(),
-    a running average). Only `in` needs a pass over the pixels: the variance of a picture, or of a channel, is
-    the mean of its parts' variances (within) plus the variance of its parts' means (between).
-    """
+def with_planes(x, v):
+    """Picture and strengths for a convolution: (B, 3 + K, H, W), v_k as a constant plane."""
+    return torch.cat([x, v[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
-    def __init__(self, channels, momentum=0.1, eps=1e-5):
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.mean_weights, self.var_weights = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
-        self.register_buffer("running_mean", torch.zeros(1, channels))
-        self.register_buffer("running_var", torch.ones(1, channels))
+
+class Residual(nn.Sequential):
+    """x plus what its layers make of it."""
 
     def forward(self, x):
-        pixels = x.shape[2] * x.shape[3]  # (sums: on a CPU far faster than var_mean())
-        mean_in = x.sum((2, 3), dtype=torch.float32) / pixels  # (B, C)
-        var_in = ((x * x).sum((2, 3), dtype=torch.float32) / pixels - mean_in ** 2).clamp(min=0)
-        mean_ln = mean_in.mean(1, keepdim=True)  # (B, 1)
-        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, correction=0, keepdim=True)
-        if self.training:
-            mean_bn = mean_in.mean(0, keepdim=True)  # (1, C)
-            var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
-            self.running_mean.lerp_(mean_bn.detach(), self.momentum)
-            self.running_var.lerp_(var_bn.detach(), self.momentum)
-        else:
-            mean_bn, var_bn = self.running_mean, self.running_var
-        m, w = self.mean_weights.softmax(0), self.var_weights.softmax(0)
-        mean = m[0] * mean_in + m[1] * mean_ln + m[2] * mean_bn  # (B, C)
-        var = w[0] * var_in + w[1] * var_ln + w[2] * var_bn
-        scale = self.weight * (var + self.eps).rsqrt()
-        shift, scale = (self.bias - mean * scale).to(x.dtype), scale.to(x.dtype)
-        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])  # one pass over the picture
-
-
-class Residual(nn.Module):
-    """A residual block of Table 3: x + SN(conv(ReLU(SN(conv(x))))), as in RelGAN's released network."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1), SwitchNorm(channels), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, 1, 1), SwitchNorm(channels))
-
-    def forward(self, x):
-        return x + self.body(x)
+        return x + super().forward(x)
 
 
 class Generator(nn.Module):
-    """Table 3. G(x, v): picture x (B, 3, H, W) redrawn with strengths v (B, K); of x's shape, in [-1, 1]."""
+    """G(x, v) = x + sum_k v_k change_k(x, v): picture x (B, 3, H, W), strengths v (B, K); of x's shape, in [-1, 1].
 
-    def __init__(self, K=1, width=64, down=2, blocks=6):
+    At v = 0 it is x itself. The change has v as an input, too, for it may bend. Its layers are a small U-Net
+    without normalisation, to which a constant plane such as v's would be something to remove.
+    """
+
+    def __init__(self, K=1, width=16, down=2, blocks=3):
         super().__init__()
-
-        def block(conv, channels):
-            return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
-
-        c = width
-        layers = block(nn.Conv2d(3 + K, c, 7, 1, 3), c)  # (B, width, H, W)
-        for _ in range(down):
-            layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)  # halves H and W, doubles the channels
-            c *= 2
-        layers += [Residual(c) for _ in range(blocks)]
-        for _ in range(down):
-            layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)  # and back
-            c //= 2
-        self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
+        c = [width << i for i in range(down + 1)]
+        self.first = nn.Conv2d(3 + K, width, 7, 1, 3)  # (B, width, H, W)
+        self.down = nn.ModuleList([nn.Conv2d(a, 2 * a, 4, 2, 1) for a in c[:-1]])  # halves H and W
+        self.blocks = nn.Sequential(*[Residual(
+            nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
+            for _ in range(blocks)])
+        self.up = nn.ModuleList([nn.Conv2d(3 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
+        self.last = nn.Conv2d(width, 3 * K, 7, 1, 3)
+        he_weights(self, 0.2)
+        for layer in [self.last] + [block[-1] for block in self.blocks]:
+            layer.weight.data *= 0.1  # begin with small changes
 
     def forward(self, x, v):
-        planes = v[:, :, None, None].expand(-1, -1, *x.shape[2:])  # (B, K, H, W): v as K constant pictures
-        return self.layers(torch.cat([x, planes], 1)).float()  # (float: the layers may work in bf16)
+        def act(h):
+            return nn.functional.leaky_relu(h, 0.2)
+
+        h, seen = act(self.first(with_planes(x, v))), []
+        for layer in self.down:
+            seen.append(h)
+            h = act(layer(h))
+        h = self.blocks(h)
+        for layer in self.up:  # not a transposed convolution: it leaves a checkerboard
+            h = nn.functional.interpolate(h, scale_factor=2, mode="bilinear")
+            h = act(layer(torch.cat([h, seen.pop()], 1)))
+        change = self.last(h).float().unflatten(1, (-1, 3))  # (B, K, 3, H, W); float: layers may be in bf16
+        return (x + (v[:, :, None, None, None] * change).sum(1)).clamp(-1, 1)
 
 
 class Ranker(nn.Module):
     """Table 4: a feature stack F shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
 
     size: of the pictures, in pixels. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256).
+    table4: R's head has two layers, and can see that x and y are one person. Else it has one, without a bias:
+    R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
     """
 
-    def __init__(self, K=1, width=64, size=256):
+    def __init__(self, K=1, width=64, size=256, table4=False):
         super().__init__()
         channels = [3] + [width << i for i in range(int(math.log2(size // 4)))]
         layers = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.01)] for a, b in zip(channels, channels[1:])]
         c = channels[-1]
         self.features = nn.Sequential(*sum(layers, []))  # F: (B, 3, H, W) -> (B, c, 4, 4)
-        self.rank_head = nn.Sequential(
-            nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01), nn.Flatten(), nn.Linear(16 * c, K))
+        before = [nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01)] if table4 else []
+        self.rank_head = nn.Sequential(*before, nn.Flatten(), nn.Linear(16 * c, K, bias=table4))
         self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
-        # PyTorch's own first weights are too small for a network without normalisation: the signal would fade
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.01)
-                nn.init.zeros_(layer.bias)
+        he_weights(self, 0.01)
 
     def forward(self, x, y):
         """R(x, y): (B, K), how much more of each attribute picture y shows than x (Eq. 1)."""
@@ -201,13 +178,9 @@ def cycle_loss(x, back):
     return (back - x).abs().mean()
 
 
-def identity_loss(x, fake, v):
-    """E[(1 - |v|) |G(x, v) - x|]: the less is asked for, the less may change. Not in the paper.
-
-    The warm-up needs a reconstruction; after it, this is RelGAN's |G(x, 0) - x| without another pass of G.
-    x, fake: (B, 3, H, W); v: (B, K), of which the largest |v_k| counts.
-    """
-    return ((1 - v.abs().amax(1)) * (fake - x).abs().mean((1, 2, 3))).mean()
+def keep_loss(x, fake):
+    """E (G(x, v) - x)^2: change no more than you must. Not in the paper. x, fake: (B, 3, H, W)."""
+    return ((fake - x) ** 2).mean()
 
 
 def gradient_penalty(R, x, fake, a, center):
@@ -219,6 +192,18 @@ def gradient_penalty(R, x, fake, a, center):
     d = R.critic(R.features.forward(z))  # (.forward: not compiled, so there is a second gradient)
     grad, = torch.autograd.grad(d.sum(), z, create_graph=True)
     return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
+
+
+def slope_penalty(R, x, y, fake, a, steepest):
+    """E max(0, ||grad_z R_k(x, z)||_2 - steepest)^2 at z = a y + (1 - a) G(x, v), summed over k. Not in the paper.
+
+    Labels know two classes, so R becomes a step between them, flat elsewhere, and asks for just enough of a
+    smile. An R that must not be steeper is a ramp, and asks for all of it. Pictures (B, 3, H, W), a (B, 1, 1, 1).
+    """
+    z = (a * y + (1 - a) * fake).requires_grad_()
+    fx, fz = R.features.forward(torch.cat([x, z])).chunk(2)
+    grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in R.rank(fx, fz).unbind(1)]
+    return sum(((grad.flatten(1).norm(dim=1) - steepest).clamp(min=0) ** 2).mean() for grad in grads)
 
 
 def orthogonal_penalty(net):
@@ -244,8 +229,8 @@ class Run:
         self.rng = torch.Generator().manual_seed(config.seed + 10 ** 6 * team.number)  # the pairs and the v
         self.config, self.device, self.step = config, torch.device(device), 0
         c, layout = config, dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
-        self.G = Generator(len(c.attr), c.g_width, c.g_down, c.g_blocks).to(**layout)
-        self.R = Ranker(len(c.attr), c.r_width, c.size).to(**layout)
+        self.G = (Table3 if c.table3 else Generator)(len(c.attr), c.g_width, c.g_down, c.g_blocks).to(**layout)
+        self.R = Ranker(len(c.attr), c.r_width, c.size, c.table4).to(**layout)
         adam = dict(betas=(c.beta1, c.beta2), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
@@ -288,41 +273,44 @@ def update(net, optimizer, losses, clip):
 
 
 def ranker_step(run, x, y, r, fake):
-    """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x to real, fake to generated.
+    """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x, y to real, fake to generated.
 
-    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_rank (after the
-    warm-up) and ranker_gp; their sum is the ranker's total loss.
+    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_rank (after the warm-up),
+    ranker_gp and ranker_slope; their sum is the ranker's total loss.
     """
     c, R = run.config, run.R
     with run.autocast():
         fx, fy, ff = R.features(shifted(run, torch.cat([x, y, fake]))).chunk(3)
-        losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(fx), R.critic(ff))}
+        losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(torch.cat([fx, fy])), R.critic(ff))}
         if run.ranking:
-            real = R.rank(torch.cat([fx, fy]), torch.cat([fy, fx]))  # both ways: R(y, x) is to be -r
-            rank_loss = ranker_rank_loss(real, torch.cat([r, -r]), R.rank(fx, ff), c.lam)
+            rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
             losses["ranker_rank"] = c.lam_rank * rank_loss
+    x, y, fake = x[::2], y[::2], fake[::2]  # (every second pair does, in half the time)
+    a = random(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
-        a = random(run, len(x), 1, 1, 1)
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
+    if c.lam_slope:
+        losses["ranker_slope"] = c.lam_slope * slope_penalty(R, x, y, fake, a, c.slope * 64 / c.size)
     update(R, run.opt_r, losses, c.clip)
     return losses
 
 
 def generator_step(run, x, v, fake):
-    """One step of the generator (Fig. 10): pairs (x, fake) to v (`cls`: sign(v)); fake to real, back to x.
+    """One step of the generator (Fig. 10): pairs (x, fake) to v (`cls`: sign(v)); fake to real, and near x.
 
-    fake: G(x, v), with its graph. Returns the weighted losses by name: generator_gan, generator_id,
-    generator_orthogonal and, after the warm-up, generator_rank and generator_cycle; the total is their sum.
+    fake: G(x, v), with its graph. Returns the weighted losses by name: generator_gan, generator_keep and,
+    after the warm-up, generator_rank and generator_cycle; generator_orthogonal; the total is their sum.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
         fx, ff = R.features(shifted(run, torch.cat([x, fake]))).chunk(2)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
-                  "generator_id": c.lam_id * identity_loss(x, fake, v)}
+                  "generator_keep": c.lam_keep * keep_loss(x, fake)}
         if run.ranking:
             target = cls_target(v) if c.cls else v
             losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
-            losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
+            if c.lam_c:
+                losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
     if c.lam_o:
         losses["generator_orthogonal"] = c.lam_o * orthogonal_penalty(G)
     update(G, run.opt_g, losses, c.clip)
@@ -330,12 +318,11 @@ def generator_step(run, x, v, fake):
 
 
 def set_rates(run):
-    """The learning rates of this iteration, and whether G's batch statistics still follow the batches."""
+    """The learning rates of this iteration: constant, then down to 0."""
     c = run.config
-    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))  # constant, then down to 0
+    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
     run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
-    run.opt_r.param_groups[0]["lr"] = c.lr_r * fade ** 2  # or else the ranker wins in the end
-    run.G.train(run.step < c.freeze_from * c.steps)  # later on as it will be used: by running averages
+    run.opt_r.param_groups[0]["lr"] = c.lr_r * fade
 
 
 def train(run, stream):
@@ -374,23 +361,27 @@ class Config:
     steps: int = setting(1800, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set and its split)", 0, 2 ** 62)
-    lam: float = setting(0.3, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
-    lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
-    lam_c: float = setting(2.5, "weight of the cycle loss [2.5]")
-    lam_gp: float = setting(12.0, "weight of the gradient penalty [150]")
-    lam_id: float = setting(12.0, "weight of the identity loss, warm-up and after [not in the paper]")
-    lr_g: float = setting(4e-3, "Adam's learning rate for G [5e-5]")
-    lr_r: float = setting(1.2e-3, "Adam's learning rate for R, falls faster [1e-5]")
+    lam: float = setting(1.0, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam_g: float = setting(4.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
+    lam_keep: float = setting(4.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
+    slope: float = setting(0.2, "how steep R may be, per distance of two pictures of 64 px [not in the paper]")
+    lr_g: float = setting(1e-3, "Adam's learning rate for G [5e-5]")
+    lr_r: float = setting(2.4e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
+    table3: bool = setting(False, "G is Table 3's and draws the whole picture, not what changes [yes]")
+    table4: bool = setting(False, "R's head is Table 4's, which sees pairs, not a score of each picture [yes]")
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
-    g_down: int = setting(1, "stride-2 layers of G [2]", 0, 3)
+    g_down: int = setting(2, "stride-2 layers of G [2]", 0, 3)
     g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
     r_width: int = setting(32, "filters of R's first layer [64]", 1, 1024)
     # ... the losses' fine print ...
-    warmup: int = setting(300, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
+    warmup: int = setting(0, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
-    lam_o: float = setting(1e-6, "weight of the orthogonal penalty [1e-6]")
-    gp_center: float = setting(0.0, "norm that the penalty asks of D's gradient: 0 makes D smooth [1]")
+    lam_c: float = setting(0.0, "weight of the cycle loss [2.5]")
+    lam_gp: float = setting(4.0, "weight of D's gradient penalty [150]")
+    gp_center: float = setting(0.0, "norm that it asks of D's gradient: 0 makes D smooth [1]")
+    lam_o: float = setting(0.0, "weight of the orthogonal penalty [1e-6]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
     ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
     shift: int = setting(3, "R sees a batch moved by up to so many pixels [none]", 0, 256)
@@ -398,7 +389,6 @@ class Config:
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
     decay_from: float = setting(0.3, "share of STEPS after which rates fall to 0; 1: never [none]", 0, 1)
-    freeze_from: float = setting(0.5, "share of STEPS after which G's batch statistics stand still [1]", 0, 1)
     clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
     precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
@@ -415,16 +405,81 @@ class Config:
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_id (a warm-up needs a
-# reconstruction) and, not settings, R's first weights, and pairs balanced, mirrored and ranked both ways
+# "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_keep (a warm-up needs a
+# reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs (every
+# second), and pairs balanced and mirrored
 PRESETS = {"small": {}, "paper": dict(
-    size=256, steps=12000, warmup=2000, batch=4, g_width=64, g_down=2, g_blocks=6, r_width=64, lam=0.5,
-    lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_id=10.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5,
-    beta1=0.5, beta2=0.999, decay_from=1.0, freeze_from=1.0, clip=0.0, measure_every=100)}
+    size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2, g_blocks=6,
+    r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6, lam_keep=10.0,
+    lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0,
+    measure_every=100)}
 
 
 # ============================================================================================================
-# Here the method ends. Below is the program around it: checkpoints and the command line
+# Here the method ends. Below is the paper's generator, and the program: checkpoints and the command line
+
+class SwitchNorm(nn.Module):
+    """Switchable normalisation (Luo et al. 2019, arXiv:1806.10779). x: (B, C, H, W); the same shape returned.
+
+        y = weight_c (x - mean) / sqrt(var + eps) + bias_c
+        mean = m_in mean_in + m_ln mean_ln + m_bn mean_bn        m = softmax(mean_weights), learned
+        var  = w_in var_in  + w_ln var_ln  + w_bn var_bn         w = softmax(var_weights), learned
+
+    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (by eval(),
+    a running average). The variance of a whole is the mean of its parts' variances plus that of their means.
+    """
+
+    def __init__(self, channels, momentum=0.1, eps=1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.mean_weights, self.var_weights = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+        self.register_buffer("running_mean", torch.zeros(1, channels))
+        self.register_buffer("running_var", torch.ones(1, channels))
+
+    def forward(self, x):
+        var_in, mean_in = torch.var_mean(x.float(), (2, 3), correction=0)  # (B, C)
+        mean_ln = mean_in.mean(1, keepdim=True)  # (B, 1)
+        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, correction=0, keepdim=True)
+        if self.training:
+            mean_bn = mean_in.mean(0, keepdim=True)  # (1, C)
+            var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
+            self.running_mean.lerp_(mean_bn.detach(), self.momentum)
+            self.running_var.lerp_(var_bn.detach(), self.momentum)
+        else:
+            mean_bn, var_bn = self.running_mean, self.running_var
+        m, w = self.mean_weights.softmax(0), self.var_weights.softmax(0)
+        mean = m[0] * mean_in + m[1] * mean_ln + m[2] * mean_bn  # (B, C)
+        var = w[0] * var_in + w[1] * var_ln + w[2] * var_bn
+        scale = self.weight * (var + self.eps).rsqrt()
+        shift, scale = (self.bias - mean * scale).to(x.dtype), scale.to(x.dtype)
+        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])  # one pass over the picture
+
+
+class Table3(nn.Module):
+    """Table 3, the paper's generator, which draws the whole picture anew; shapes as in Generator."""
+
+    def __init__(self, K=1, width=64, down=2, blocks=6):
+        super().__init__()
+
+        def block(conv, channels):
+            return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
+
+        c = width
+        layers = block(nn.Conv2d(3 + K, c, 7, 1, 3), c)  # (B, width, H, W)
+        for _ in range(down):
+            layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)  # halves H and W, doubles the channels
+            c *= 2
+        for _ in range(blocks):  # two convolutions, as in RelGAN's released network
+            layers += [Residual(*block(nn.Conv2d(c, c, 3, 1, 1), c), nn.Conv2d(c, c, 3, 1, 1), SwitchNorm(c))]
+        for _ in range(down):
+            layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)  # and back
+            c //= 2
+        self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
+
+    def forward(self, x, v):
+        return self.layers(with_planes(x, v)).float()  # (float: the layers may work in bf16)
+
 
 NETS = ("G", "R", "opt_g", "opt_r")  # what a checkpoint holds of a Run
 NOTES = ("warmup", "step", "seconds", "history", "recent", "snapshots")
