@@ -119,7 +119,8 @@ Write them, best in this order. Each can be written and tested without the other
     python -m pytest -k {first}{space}# the tests of one function
 
 1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes.
-   Then read on to the line of `====`, where the method ends.
+   Then read on to the line of `====`, where the method ends; the paper's generator, with `SwitchNorm`, is
+   the first thing below it.
 2. Write a function's body in the place of its `raise NotImplementedError(...)`.
    Names and arguments stay as they are.
 3. Run its tests. A failing one shows its input, what it expected and what your function gave, and often
@@ -143,6 +144,9 @@ formula written out fails), weigh them by settings of `run.config`, and return t
 | --- | --- | --- |
 {rows}
 
+In `ranker_step` both penalties get every second pair, the first one among them, and the same random `a`;
+`steepest` is `slope` times 64 / `size`.
+
 """
 
 
@@ -156,10 +160,13 @@ def page(names, sources):
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
         rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
         total += points
-    steps = [f"| `{step}` | `{name}` | `{weight}` times `{function}`"
-             f"{', if run.ranking' * (name in test_grade.RANKING)} |"
-             for step, losses in returned.items() if f"trip.{step}" in names
-             for name, (function, weight) in losses.items()]
+    steps = []
+    for step in (step for step in returned if f"trip.{step}" in names):
+        for name, (function, weight) in returned[step].items():
+            only = ["run.ranking"] * (name in test_grade.RANKING)
+            only += [f"{weight} > 0"] * (name in test_grade.SPARED)
+            steps.append(f"| `{step}` | `{name}` | `{weight}` times `{function}`"
+                         + (f", if {' and '.join(only)} |" if only else " |"))
     first = names[0].split(".", 1)[1]
     return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)),
                        limit=grader.CHECK, steps=STEPS.format(rows="\n".join(steps)) if steps else "")

@@ -20,14 +20,14 @@ EQUATIONS = {"data.pair_labels": "Sec. 3.1", "trip.SwitchNorm.forward": "SwitchN
              "trip.generator_rank_loss": "Eq. 5b",
              "trip.ranker_gan_loss": "Eq. 6a", "trip.generator_gan_loss": "Eq. 6b",
              "trip.cycle_loss": "L_cycle",
-             "trip.gradient_penalty": "L_gp", "trip.ranker_step": "ranker's step",
-             "trip.generator_step": "generator's step",
-             "trip.cls_target": "Eq. 3", "trip.identity_loss": "identity", "trip.orthogonal_penalty": "L_o"}
+             "trip.gradient_penalty": "L_gp", "trip.slope_penalty": "slope",
+             "trip.ranker_step": "ranker's step", "trip.generator_step": "generator's step",
+             "trip.cls_target": "Eq. 3", "trip.keep_loss": "keep", "trip.orthogonal_penalty": "L_o"}
 # in the order of work; tests/course/handout.py puts the chosen ones here
 GRADED = ["data.pair_labels", "trip.SwitchNorm.forward", "trip.Ranker.rank", "trip.Ranker.critic",
           "trip.ranker_rank_loss",
           "trip.generator_rank_loss", "trip.ranker_gan_loss", "trip.generator_gan_loss", "trip.cycle_loss",
-          "trip.gradient_penalty", "trip.ranker_step", "trip.generator_step"]
+          "trip.gradient_penalty", "trip.slope_penalty", "trip.ranker_step", "trip.generator_step"]
 CHECKS = {}  # name: SimpleNamespace(name, function, points, run)
 
 
@@ -163,6 +163,9 @@ def one_statistic(trip, which):
     between = {"layer": [[2.5, 2.5], [8.0, 8.0]], "batch": [[0.5, 10.0], [0.5, 10.0]]}.get(which)
     if between:
         classics["a variance that lacks what the means differ by"] = normalised(MEANS[which], between)
+    if which == "instance":
+        classics["mean and variance exchanged (torch.var_mean gives the variance first)"] = normalised(
+            VARS[which], MEANS[which])
     classics["a mean that is not taken off"] = normalised([[0.0, 0.0], [0.0, 0.0]], VARS[which])
     expect(switch_norm(trip, only(which), only(which))(torch.tensor(X)),
            normalised(MEANS[which], VARS[which]),
@@ -435,8 +438,108 @@ def the_penalty_can_be_learned_from(trip):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The steps. A picture is of one number: x = 1 and 2, y = 3 and 4, fake = 5 and 6 (for the ranker). What was
-# passed is seen easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 13 is the pair of 1 and 3.
+# Slope penalty: R_k(x, z) = k p (|z|^2 + 3 |x|^2) / 2 has the gradient k p z by z
+
+class ToySlope(nn.Module):
+    def __init__(self, K):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(1.0))
+        self.features = Layer(lambda z: z)
+        self.k = torch.arange(1.0, K + 1)
+        self.shown = self.judged = None
+
+    def rank(self, fx, fy):
+        self.shown = fx.detach().clone(), fy.detach().clone()
+        return self.k * self.p * ((fy ** 2).sum((1, 2, 3)) + 3 * (fx ** 2).sum((1, 2, 3)))[:, None] / 2
+
+    def critic(self, f):
+        self.judged = True
+        return 5 * f.sum((1, 2, 3))[:, None]
+
+    forward = rank
+
+
+def slope(trip, steepest, K=1):
+    R = ToySlope(K)
+    # four pixels: z = 1.25 everywhere (the gradient has the norm 2.5), and z = 0.5 (1)
+    x, y, fake = (torch.full((2, 2, 1, 2), number) for number in (0.5, -1.0, 2.0))
+    given = trip.slope_penalty(R, x, y, fake, torch.tensor([0.25, 0.5]).view(2, 1, 1, 1), steepest)
+    case = (f"R(x, z) = (|z|^2 + 3 |x|^2) / 2{', and twice that for k = 2' * (K == 2)}, x = 0.5, y = -1, "
+            f"fake = 2 (four pixels each), a = 0.25 and 0.5, steepest = {steepest}")
+    if R.judged or R.shown is None:
+        wrong(case, "the gradient of R, R.rank", "R.critic was called"
+              if R.judged else "R.rank was not called",
+              ["the penalty on the wrong head"] if R.judged else [])
+    return R, given, case
+
+
+@grades("trip.slope_penalty")
+def the_penalty_is_the_square_of_what_the_gradients_norm_exceeds_steepest_by(trip):
+    # (2^2 + 0.5^2) / 2
+    _, given, case = slope(trip, 0.5)
+    expect(given, 2.125, case,
+           {"the squared norm, without its root": 16.65625, "the excess without its square": 1.25,
+            "steepest left out": 3.625, "steepest 1, whatever is asked for": 1.125,
+            "steepest + the norm": 5.625, "one norm of the whole batch": (7.25 ** 0.5 - 0.5) ** 2,
+            "a sum over the batch where its mean belongs": 4.25,
+            "the gradient of R's mean, not of its sum": 0.28125,
+            "R(z, x): the pair turned round": 27.625, "the gradient by x, which should be by z": 6.25})
+
+
+@grades("trip.slope_penalty")
+def where_the_norm_is_below_steepest_the_penalty_is_0(trip):
+    # (1^2 + 0) / 2
+    _, given, case = slope(trip, 1.5)
+    expect(given, 0.5, case,
+           {"max(0, ...) left out: an R that is too flat costs, too": 0.625,
+            "max(0, steepest - the norm): an R that is too flat costs, and none that is too steep": 0.125,
+            "steepest left out": 3.625, "steepest 1, whatever is asked for": 1.125,
+            "an excess of the mean norm, not of each": 0.0625})
+
+
+@grades("trip.slope_penalty")
+def the_penalties_of_the_K_attributes_are_summed(trip):
+    # 2.125, as above, + (4.5^2 + 1.5^2) / 2
+    _, given, case = slope(trip, 0.5, K=2)
+    expect(given, 13.375, case,
+           {"a mean over the K attributes where their sum belongs": 6.6875,
+            "the first attribute alone": 2.125, "the last attribute alone": 11.25,
+            "the gradient of the sum of all R_k, where each has its own": 27.625,
+            "one norm of all K gradients": ((31.25 ** 0.5 - 0.5) ** 2 + (5 ** 0.5 - 0.5) ** 2) / 2,
+            "a sum over the batch where its mean belongs": 26.75})
+
+
+@grades("trip.slope_penalty")
+def the_slope_is_that_from_x_to_pictures_between_y_and_the_generated_ones(trip):
+    R, _, case = slope(trip, 0.5)
+
+    def both(*numbers):
+        return torch.tensor(numbers).view(2, 1, 1, 1).expand(2, 2, 1, 2)
+
+    x, z = both(0.5, 0.5), both(1.25, 0.5)
+    expect(R.shown[1], z, f"{case}; the second pictures, z, that R was shown",
+           {"x in place of y": both(1.625, 1.25), "y and fake exchanged": both(-0.25, 0.5),
+            "x in place of fake": both(0.125, -0.25), "the generated pictures": both(2.0, 2.0),
+            "y itself": both(-1.0, -1.0), "R(z, x): the pair turned round": x})
+    expect(R.shown[0], x, f"{case}; the first pictures, x, that R was shown",
+           {"y in place of x": both(-1.0, -1.0), "fake in place of x": both(2.0, 2.0), "z on both sides": z})
+
+
+@grades("trip.slope_penalty")
+def the_slope_penalty_can_be_learned_from(trip):
+    R, given, case = slope(trip, 0.5)
+    if not (isinstance(given, torch.Tensor) and given.requires_grad):
+        wrong(case, "a penalty with a gradient", "one without: it moves no parameter",
+              ["create_graph=True left out, or a detach"])
+    given.sum().backward()
+    # the mean of 2 (p n - 0.5) n for n = 2.5 and 1
+    expect(torch.zeros(()) if R.p.grad is None else R.p.grad, 5.5,
+           f"{case}; the gradient of the penalty by a factor p of R")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The steps. A picture is of one number: x = 1, 2, 3, y = 4, 5, 6, fake = 7, 8, 9 (for the ranker). What was
+# passed is seen easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 14 is the pair of 1 and 4.
 # Times w, which is 1.
 
 class ToyR(nn.Module):
@@ -466,21 +569,23 @@ class ToyG(nn.Module):
         return self.g * x + v[:, :1, None, None]
 
 
-RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_gp": ("gradient_penalty", "lam_gp"),
-                 "ranker_rank": ("ranker_rank_loss", "lam_rank")}
+RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_rank": ("ranker_rank_loss", "lam_rank"),
+                 "ranker_gp": ("gradient_penalty", "lam_gp"), "ranker_slope": ("slope_penalty", "lam_slope")}
 GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
-                    "generator_id": ("identity_loss", "lam_id"),
+                    "generator_keep": ("keep_loss", "lam_keep"),
                     "generator_rank": ("generator_rank_loss", "lam_rank"),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
 RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
+SPARED = {"ranker_gp", "ranker_slope", "generator_cycle", "generator_orthogonal"}  # where their weight is 0
 WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
-               lam_id=13.0)
+               lam_keep=13.0, lam_slope=17.0, slope=0.75)
+SIZE = 32  # of the pictures, says Config
 
 
 def play(trip, stand_ins, step, ranking, **settings):
     """step(run) with toys for players and stand-ins for losses. Returns run, what step returns, the calls."""
-    run = trip.Run(trip.Config(size=32, g_width=4, g_down=0, g_blocks=0, r_width=4, shift=0, clip=0.0,
+    run = trip.Run(trip.Config(size=SIZE, g_width=4, g_down=0, g_blocks=0, r_width=4, shift=0, clip=0.0,
                                **WEIGHTS | settings))
     run.warmup = run.step + (not ranking)
     run.G, run.R = ToyG(), ToyR()
@@ -549,7 +654,13 @@ def expect_untouched(player, name, before, case):
               ["gradients left in the other player (update() leaves none)"])
 
 
-def ranker_plays(trip, ranking=True):
+def expect_spared(losses, parts, weight, case):
+    """The loss whose weight is 0 is left out: it would take time and change nothing."""
+    dear, = (name for name, part in parts.items() if part[1] == weight)
+    expect_names(losses, set(parts) - {dear}, f"{case}, {weight} = 0, with which {dear} only takes time")
+
+
+def ranker_plays(trip, ranking=True, **settings):
     def ranker_gan_loss(real, fake):
         return real.mean() + 2 * fake.mean()
 
@@ -559,23 +670,33 @@ def ranker_plays(trip, ranking=True):
     def gradient_penalty(R, x, fake, a, center):
         return 4 * R.w
 
+    def slope_penalty(R, x, y, fake, a, steepest):
+        return 6 * R.w
+
     def step(run):
         run.R.w.grad = torch.tensor(100.0)  # of a step before
-        return trip.ranker_step(run, pictures(1.0, 2.0), pictures(3.0, 4.0), torch.tensor([[1.0], [0.0]]),
-                                pictures(5.0, 6.0))
+        return trip.ranker_step(run, pictures(1.0, 2.0, 3.0), pictures(4.0, 5.0, 6.0),
+                                torch.tensor([[1.0], [0.0], [-1.0]]), pictures(7.0, 8.0, 9.0))
 
-    return (*play(trip, (ranker_gan_loss, ranker_rank_loss, gradient_penalty), step, ranking),
-            f"x = 1 and 2, y = 3 and 4, r = 1 and 0, fake = 5 and 6, run.ranking = {ranking}")
+    return (*play(trip, (ranker_gan_loss, ranker_rank_loss, gradient_penalty, slope_penalty), step, ranking,
+                  **settings),
+            f"x = 1, 2, 3, y = 4, 5, 6, r = 1, 0, -1, fake = 7, 8, 9, run.ranking = {ranking}")
 
 
 @grades("trip.ranker_step")
 def the_ranker_tells_real_from_generated_pictures(trip):
     run, _, calls, case = ranker_plays(trip)
     call = expect_call(calls, "ranker_gan_loss", case)
-    expect(call.real, [[1.0], [2.0]], f"{case}; ranker_gan_loss's real, D(x)",
-           {"D(fake)": [[5.0], [6.0]], "D(y)": [[3.0], [4.0]]})
-    expect(call.fake, [[5.0], [6.0]], f"{case}; ranker_gan_loss's fake, D(fake)",
-           {"D(x)": [[1.0], [2.0]], "D(y)": [[3.0], [4.0]]})
+    given = sorted(call.real.flatten().tolist())  # (the loss is a mean, and has no first and second)
+    if call.real.shape != (6, 1) or not close(given, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]):
+        looks = {"D(x) alone: y is a real picture, too": [1.0, 2.0, 3.0],
+                 "D(y) alone: x is a real picture, too": [4.0, 5.0, 6.0], "D(fake)": [7.0, 8.0, 9.0],
+                 "generated pictures among the real ones": [1.0, 2.0, 3.0, 7.0, 8.0, 9.0]}
+        wrong(f"{case}; ranker_gan_loss's real, D(x) and D(y)", "1 to 6, of shape (6, 1)",
+              f"{text(given)}, of shape {tuple(call.real.shape)}",
+              [look for look, numbers in looks.items() if close(numbers, given)])
+    expect(call.fake, [[7.0], [8.0], [9.0]], f"{case}; ranker_gan_loss's fake, D(fake)",
+           {"D(x)": [[1.0], [2.0], [3.0]], "D(y)": [[4.0], [5.0], [6.0]]})
 
 
 @grades("trip.ranker_step", points=2)
@@ -583,25 +704,39 @@ def the_ranker_learns_r_of_real_pairs_and_0_of_generated_ones(trip):
     run, _, calls, case = ranker_plays(trip)
     call = expect_call(calls, "ranker_rank_loss", case)
     case += ", and R(x, y) = 10 x + y"
-    expect(call.fake, [[15.0], [26.0]], f"{case}; ranker_rank_loss's fake, R(x, fake)",
-           {"R(fake, x): the pair turned round": [[51.0], [62.0]], "the real pairs": [[13.0], [24.0]]})
+    expect(call.fake, [[17.0], [28.0], [39.0]], f"{case}; ranker_rank_loss's fake, R(x, fake)",
+           {"R(fake, x): the pair turned round": [[71.0], [82.0], [93.0]],
+            "R(y, fake), which should be R(x, fake)": [[47.0], [58.0], [69.0]],
+            "the real pairs": [[14.0], [25.0], [36.0]]})
     if not close(call.lam, WEIGHTS["lam"]):
         wrong(f"{case}; lam", WEIGHTS["lam"], call.lam,
               [f"{name} in place of lam" for name in WEIGHTS if call.lam == WEIGHTS[name]])
     found = {(round(real, 3), r + 0.0) for real, r in zip(call.real.flatten().tolist(),
                                                           call.r.flatten().tolist())}
-    there, back = {(13.0, 1.0), (24.0, 0.0)}, {(31.0, -1.0), (42.0, 0.0)}
-    if found not in (there, there | back) or call.real.shape != call.r.shape:  # one way, or both
-        looks = {"the sign of r turned round": {(13.0, -1.0), (24.0, 0.0)},
-                 "the pair turned round, but not its r": {(31.0, 1.0), (42.0, 0.0)},
-                 "R(y, x) with the label r, which should be -r": there | {(31.0, 1.0), (42.0, 0.0)},
-                 "the sign of r turned round, both ways": {(13.0, -1.0), (24.0, 0.0), (31.0, 1.0),
-                                                           (42.0, 0.0)},
-                 "generated pairs in place of real ones": {(15.0, 1.0), (26.0, 0.0)}}
-        wrong(f"{case}; ranker_rank_loss's real and r, pair by pair",
-              f"{sorted(there)}, R(x, y) and r; and, if both ways, {sorted(back)}",
+    there, back = {(14.0, 1.0), (25.0, 0.0), (36.0, -1.0)}, {(41.0, -1.0), (52.0, 0.0), (63.0, 1.0)}
+    if found != there or call.real.shape != call.r.shape:
+        minus = {look: {(real, -r + 0.0) for real, r in pairs} for look, pairs in (("x", there), ("y", back))}
+        looks = {"the sign of r turned round": minus["x"],
+                 "the pair turned round, but not its r": minus["y"],
+                 "R(y, x) to -r in place of R(x, y) to r": back,
+                 "real pairs ranked both ways, R(y, x) to -r, too: one way is enough": there | back,
+                 "R(y, x) with the label r, too": there | minus["y"],
+                 "generated pairs in place of real ones": {(17.0, 1.0), (28.0, 0.0), (39.0, -1.0)}}
+        wrong(f"{case}; ranker_rank_loss's real and r, pair by pair", f"{sorted(there)}, R(x, y) and r",
               f"{sorted(found)}, of shapes {tuple(call.real.shape)} and {tuple(call.r.shape)}",
               [look for look, pairs in looks.items() if pairs == found])
+
+
+def expect_second_pairs(pictures, expected, case):
+    """pictures: a list of batches in any order; expected: the numbers that they are of."""
+    given = sorted([round(number, 3) for number in z.mean((1, 2, 3)).tolist()] for z in pictures)
+    if given != expected:
+        looks = {"all pairs in place of every second one": any(len(z) == 3 for z in given),
+                 "the second of every two pairs, not the first": all(len(z) == 1 and z[0] in (2, 5, 8)
+                                                                     for z in given),
+                 "one pair alone": all(len(z) == 1 and z[0] in (1, 4, 7) for z in given)}
+        wrong(f"{case}, of every second pair, x[::2] and so on", " and ".join(map(text, expected)),
+              " and ".join(map(text, given)), [look for look, found in looks.items() if found])
 
 
 @grades("trip.ranker_step")
@@ -610,14 +745,36 @@ def the_penalty_gets_the_pictures_a_random_a_and_the_center(trip):
     call = expect_call(calls, "gradient_penalty", case)
     if call.R is not run.R:
         wrong(f"{case}; gradient_penalty's R", "run.R", f"{type(call.R).__name__}")
-    between = {tuple(z.mean((1, 2, 3)).tolist()) for z in (call.x, call.fake)}
-    if between != {(1.0, 2.0), (5.0, 6.0)}:
-        wrong(f"{case}; gradient_penalty's pictures", "x and fake: 1 and 2, 5 and 6", between)
+    expect_second_pairs([call.x, call.fake], [[1.0, 3.0], [7.0, 9.0]],
+                        f"{case}; gradient_penalty's pictures, x and fake")
     if call.a.shape != (2, 1, 1, 1) or not (0 <= call.a.min() < call.a.max() <= 1):
         wrong(f"{case}; gradient_penalty's a", "(2, 1, 1, 1), uniform in [0, 1], another for each picture",
               f"{tuple(call.a.shape)}: {text(call.a)}")
     if call.center != WEIGHTS["gp_center"]:
         wrong(f"{case}; gradient_penalty's center", f"gp_center = {WEIGHTS['gp_center']}", call.center)
+
+
+@grades("trip.ranker_step")
+def the_slope_penalty_gets_the_pictures_the_same_a_and_how_steep_R_may_be(trip):
+    run, _, calls, case = ranker_plays(trip)
+    call = expect_call(calls, "slope_penalty", case)
+    if call.R is not run.R:
+        wrong(f"{case}; slope_penalty's R", "run.R", f"{type(call.R).__name__}")
+    expect_second_pairs([call.x], [[1.0, 3.0]], f"{case}; slope_penalty's x")
+    expect_second_pairs([call.y, call.fake], [[4.0, 6.0], [7.0, 9.0]],
+                        f"{case}; slope_penalty's pictures, y and fake")
+    a = expect_call(calls, "gradient_penalty", case).a
+    if not close(call.a, a):
+        wrong(f"{case}; slope_penalty's a", f"the one that gradient_penalty got, {text(a)}", text(call.a),
+              ["another a, drawn anew, where one is for both"] * (call.a.shape == a.shape))
+    steepest = WEIGHTS["slope"] * 64 / SIZE
+    if not close(call.steepest, steepest):
+        looks = {"slope, whatever the size of the pictures": WEIGHTS["slope"],
+                 "size / 64, which should be 64 / size": WEIGHTS["slope"] * SIZE / 64,
+                 "lam_slope in place of slope": WEIGHTS["lam_slope"] * 64 / SIZE}
+        wrong(f"{case}, slope = {WEIGHTS['slope']}, size = {SIZE}; slope_penalty's steepest",
+              f"slope * 64 / size = {steepest}", text(call.steepest),
+              [look for look, number in looks.items() if close(call.steepest, number)])
 
 
 @grades("trip.ranker_step")
@@ -643,6 +800,13 @@ def the_warm_up_has_no_ranking_loss_of_the_ranker(trip):
     expect_names(losses, set(RANKER_LOSSES) - RANKING, case)
 
 
+@grades("trip.ranker_step")
+def a_penalty_of_weight_0_is_left_out(trip):
+    for weight in ("lam_gp", "lam_slope"):
+        _, losses, _, case = ranker_plays(trip, **{weight: 0.0})
+        expect_spared(losses, RANKER_LOSSES, weight, case)
+
+
 def generator_plays(trip, ranking=True, **settings):
     def generator_gan_loss(fake):
         return fake.mean()
@@ -650,7 +814,7 @@ def generator_plays(trip, ranking=True, **settings):
     def generator_rank_loss(fake, v):
         return fake.mean()
 
-    def identity_loss(x, fake, v):
+    def keep_loss(x, fake):
         return (x + fake).mean()
 
     def cycle_loss(x, back):
@@ -667,8 +831,7 @@ def generator_plays(trip, ranking=True, **settings):
         x, v = pictures(1.0, 2.0), torch.tensor([[0.5], [-1.0]])
         return trip.generator_step(run, x, v, run.G(x, v))
 
-    return (*play(trip, (generator_gan_loss, generator_rank_loss, identity_loss, cycle_loss,
-                         orthogonal_penalty,
+    return (*play(trip, (generator_gan_loss, generator_rank_loss, keep_loss, cycle_loss, orthogonal_penalty,
                          cls_target), step, ranking, **settings),
             f"x = 1 and 2, v = 0.5 and -1, fake = G(x, v) = x + v = 1.5 and 1, run.ranking = {ranking}")
 
@@ -710,13 +873,14 @@ def the_way_back_is_by_minus_v(trip):
 
 
 @grades("trip.generator_step")
-def little_may_change_where_v_is_small_and_kernels_are_orthogonal(trip):
+def little_may_change_and_kernels_are_orthogonal(trip):
     run, _, calls, case = generator_plays(trip)
-    call = expect_call(calls, "identity_loss", case)
+    call = expect_call(calls, "keep_loss", case)
+    # (the loss has no first and second)
     given = sorted(z.mean((1, 2, 3)).tolist() for z in (call.x, call.fake))
     if given != [[1.0, 2.0], [1.5, 1.0]]:
-        wrong(f"{case}; identity_loss's x and fake", "1 and 2, 1.5 and 1", given)
-    expect(call.v.abs(), [[0.5], [1.0]], f"{case}; identity_loss's |v|")
+        wrong(f"{case}; keep_loss's x and fake", "1 and 2, 1.5 and 1", given,
+              ["the way back in place of fake"] if given == [[1.0, 2.0], [1.0, 2.0]] else [])
     if expect_call(calls, "orthogonal_penalty", case).net is not run.G:
         wrong(f"{case}; orthogonal_penalty's net", "run.G", type(calls["orthogonal_penalty"].net).__name__)
 
@@ -733,7 +897,7 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
     expect_untouched(run.R, "R", 1.0, case)
     expect_names(losses, GENERATOR_LOSSES, case)
     # the stand-ins' slopes by g: fake goes by x, 1.5 on average, back by fake + g x = 2.5 and 3, so 2.75
-    by_g = {"generator_gan": 1.5, "generator_id": 1.5, "generator_rank": 1.5, "generator_cycle": 2.75,
+    by_g = {"generator_gan": 1.5, "generator_keep": 1.5, "generator_rank": 1.5, "generator_cycle": 2.75,
             "generator_orthogonal": 1.0}
     weights = {name: (loss / expect_call(calls, GENERATOR_LOSSES[name][0], case).value).item()
                for name, loss in losses.items()}
@@ -751,6 +915,13 @@ def the_warm_up_has_no_ranking_loss_of_the_generator(trip):
     expect_names(losses, set(GENERATOR_LOSSES) - RANKING, case)
 
 
+@grades("trip.generator_step")
+def a_way_back_or_orthogonal_kernels_of_weight_0_are_left_out(trip):
+    for weight in ("lam_c", "lam_o"):
+        _, losses, _, case = generator_plays(trip, **{weight: 0.0})
+        expect_spared(losses, GENERATOR_LOSSES, weight, case)
+
+
 # ------------------------------------------------------------------------------------------------------------
 # Not in the default set: python tests/course/handout.py OUT --functions cls_target ...
 
@@ -760,15 +931,14 @@ def eq_3_gives_the_sign_of_v(trip):
            {"v itself": [[-0.2], [0.7]]})
 
 
-@grades("trip.identity_loss")
-def a_change_counts_1_minus_the_largest_v(trip):
-    # (0.6 * 0.5 + 0.5 * 1) / 2
-    expect_loss(trip.identity_loss, dict(x=[[[[0.0]]], [[[0.0]]]], fake=[[[[0.5]]], [[[-1.0]]]],
-                                         v=[[0.2, -0.4], [0.5, 0.0]]), 0.4,
-                {"the absolute value of v left out": (0.8 * 0.5 + 0.5) / 2,
-                 "|v| in place of 1 - |v|": (0.4 * 0.5 + 0.5) / 2,
-                 "no heed of v": 0.75,
-                 "a mean over the K attributes where the largest counts": (0.7 * 0.5 + 0.75) / 2})
+@grades("trip.keep_loss")
+def a_change_counts_by_its_square(trip):
+    # differences of 0.5, 0, -1 and 0
+    expect_loss(trip.keep_loss, dict(x=[[[[0.0, 0.25]]], [[[1.0, -0.5]]]],
+                                     fake=[[[[0.5, 0.25]]], [[[0.0, -0.5]]]]), 1.25 / 4,
+                {"the absolute value in place of the square": 1.5 / 4, "a sum where the mean belongs": 1.25,
+                 "a sum over the pixels": 0.625, "the square of the mean: differences cancel": (0.5 / 4) ** 2,
+                 "the root of it": (1.25 / 4) ** 0.5})
 
 
 @grades("trip.orthogonal_penalty")
