@@ -389,14 +389,17 @@ def truth_scores(seen, before, truth, k, trained):
     truth: (N, A), of x; k: the attribute that v stands for; trained: all that the run has a dial for, k among them.
     Every v is asked of every picture. Leakage: how far the others' strengths, read at v = +-1, are from the truth of x;
     `leakage_judge` is the same for x itself: the judge's own error. `disentanglement` is a row of a K x K matrix: what
-    turning this dial from -1 to 1 does to each attribute that has a dial.
+    turning this dial from -1 to 1 does to each attribute that has a dial. `crossed`: the share of faces that the dial takes
+    across strength 0.5, by v = -1 where x is above it, by v = +1 where x is below.
     """
     sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
+    above = truth[:, k] > 0.5
     mean, error = sweep.mean(0), np.abs(before - truth)
     change = (seen[:, -1] - seen[:, 0]).mean(0)[trained]
     return {"true_spearman": correlation(ranks(sweep), ranks(np.array(SWEEP))).mean().item(),
             "true_linearity": (correlation(mean, np.array(SWEEP)) ** 2).item(),
             "true_range": (mean[-1] - mean[0]).item(),
+            "crossed": ((np.where(above, seen[:, 0, k], seen[:, -1, k]) > 0.5) != above).mean().item(),
             **({"disentanglement": change.tolist()} if len(trained) > 1 else {}),
             "leakage": np.abs(seen[:, [0, -1]] - truth[:, None])[:, :, others].mean().item(),
             "leakage_judge": error[:, others].mean().item(),
@@ -835,6 +838,7 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),
         ("true_range", "  at v = 1 minus at v = -1", ".2f"),
+        ("crossed", "  share of faces that cross 0.5", ".3f"),
         ("disentanglement", "  the same, of each attribute with a dial", ".2f"),
         ("leakage", "  the others, read at v = +-1, are off by", ".3f"),
         ("leakage_judge", "  the same, read off real pictures", ".3f"),

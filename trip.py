@@ -49,11 +49,11 @@ from data import InputError, team
 # ------------------------------------------------------------------------------------------------------------
 # Networks
 
-def he_weights(net, slope):
+def he_weights(net):
     """He et al.'s first weights: with PyTorch's own a signal fades in a network without normalisation."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, a=slope)
+            nn.init.kaiming_normal_(layer.weight, a=0.01)
             nn.init.zeros_(layer.bias)
 
 
@@ -70,7 +70,7 @@ class Residual(nn.Sequential):
 
 
 class Generator(nn.Module):
-    """G(x, v) = x + sum_k v_k change_k(x, v): picture x (B, 3, H, W), strengths v (B, K); of x's shape, in [-1, 1].
+    """G(x, v) = x + sum_k v_k change_k(x, v), cut to [-1, 1]: x (B, 3, H, W), v (B, K); of x's shape.
 
     At v = 0 it is x itself. The change has v as an input, too, for it may bend. Its layers are a small U-Net
     without normalisation, to which a constant plane such as v's would be something to remove.
@@ -79,20 +79,24 @@ class Generator(nn.Module):
     def __init__(self, K=1, width=16, down=2, blocks=3):
         super().__init__()
         c = [width << i for i in range(down + 1)]
-        self.first = nn.Conv2d(3 + K, width, 7, 1, 3)  # (B, width, H, W)
+        self.first = nn.Conv2d(3 + K, width, 3, 1, 1)  # (B, width, H, W)
         self.down = nn.ModuleList([nn.Conv2d(a, 2 * a, 4, 2, 1) for a in c[:-1]])  # halves H and W
         self.blocks = nn.Sequential(*[Residual(
-            nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
+            nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.01), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
             for _ in range(blocks)])
         self.up = nn.ModuleList([nn.Conv2d(3 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
-        self.last = nn.Conv2d(width, 3 * K, 7, 1, 3)
-        he_weights(self, 0.2)
+        self.last = nn.Conv2d(width, 3 * K, 3, 1, 1)
+        he_weights(self)
         for layer in [self.last] + [block[-1] for block in self.blocks]:
             layer.weight.data *= 0.1  # begin with small changes
 
     def forward(self, x, v):
+        return (x + (v[:, :, None, None, None] * self.change(x, v)).sum(1)).clamp(-1, 1)
+
+    def change(self, x, v):
+        """What a unit of each v_k changes: (B, K, 3, H, W)."""
         def act(h):
-            return nn.functional.leaky_relu(h, 0.2)
+            return nn.functional.leaky_relu(h, 0.01)  # (plain ReLUs may die: then G stays as it is)
 
         h, seen = act(self.first(with_planes(x, v))), []
         for layer in self.down:
@@ -102,8 +106,7 @@ class Generator(nn.Module):
         for layer in self.up:  # not a transposed convolution: it leaves a checkerboard
             h = nn.functional.interpolate(h, scale_factor=2, mode="bilinear")
             h = act(layer(torch.cat([h, seen.pop()], 1)))
-        change = self.last(h).float().unflatten(1, (-1, 3))  # (B, K, 3, H, W); float: layers may be in bf16
-        return (x + (v[:, :, None, None, None] * change).sum(1)).clamp(-1, 1)
+        return self.last(h).float().unflatten(1, (-1, 3))  # (float: the layers may work in bf16)
 
 
 class Ranker(nn.Module):
@@ -123,7 +126,7 @@ class Ranker(nn.Module):
         before = [nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01)] if table4 else []
         self.rank_head = nn.Sequential(*before, nn.Flatten(), nn.Linear(16 * c, K, bias=table4))
         self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
-        he_weights(self, 0.01)
+        he_weights(self)
 
     def forward(self, x, y):
         """R(x, y): (B, K), how much more of each attribute picture y shows than x (Eq. 1)."""
@@ -195,14 +198,14 @@ def gradient_penalty(R, x, fake, a, center):
 
 
 def slope_penalty(R, x, y, fake, a, steepest):
-    """E max(0, ||grad_z R_k(x, z)||_2 - steepest)^2 at z = a y + (1 - a) G(x, v), summed over k. Not in the paper.
+    """E max(0, ||grad_z R_k(x, z)||_2 - steepest)^2 at z = a y + (1 - a) G(x, v), summed over k.
 
-    Labels know two classes, so R becomes a step between them, flat elsewhere, and asks for just enough of a
-    smile. An R that must not be steeper is a ramp, and asks for all of it. Pictures (B, 3, H, W), a (B, 1, 1, 1).
+    Not in the paper. Labels know two classes, so R becomes a step between them, flat elsewhere, and asks for
+    just enough of a smile; an R that must not be steep is a ramp, and asks for more. Shapes as above.
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
-    fx, fz = R.features.forward(torch.cat([x, z])).chunk(2)
-    grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in R.rank(fx, fz).unbind(1)]
+    rank = R.rank(R.features.forward(x).detach(), R.features.forward(z))
+    grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in rank.unbind(1)]
     return sum(((grad.flatten(1).norm(dim=1) - steepest).clamp(min=0) ** 2).mean() for grad in grads)
 
 
@@ -229,7 +232,8 @@ class Run:
         self.rng = torch.Generator().manual_seed(config.seed + 10 ** 6 * team.number)  # the pairs and the v
         self.config, self.device, self.step = config, torch.device(device), 0
         c, layout = config, dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
-        self.G = (Table3 if c.table3 else Generator)(len(c.attr), c.g_width, c.g_down, c.g_blocks).to(**layout)
+        kind = Table3 if c.table3 else Generator
+        self.G = kind(len(c.attr), c.g_width, c.g_down, c.g_blocks).to(**layout)
         self.R = Ranker(len(c.attr), c.r_width, c.size, c.table4).to(**layout)
         adam = dict(betas=(c.beta1, c.beta2), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
@@ -289,7 +293,7 @@ def ranker_step(run, x, y, r, fake):
     a = random(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
-    if c.lam_slope:
+    if c.lam_slope and run.ranking:
         losses["ranker_slope"] = c.lam_slope * slope_penalty(R, x, y, fake, a, c.slope * 64 / c.size)
     update(R, run.opt_r, losses, c.clip)
     return losses
@@ -358,19 +362,19 @@ class Config:
     data: str = setting("faces", f"data set: {', '.join(data.DATASETS)}")
     root: str = setting("", "folder of the data set's files; resized pictures are kept there, too")
     size: int = setting(64, "pictures are SIZE x SIZE pixels [256]", choices=(32, 64, 128, 256, 512, 1024))
-    steps: int = setting(1800, "iterations, the warm-up among them", 1, 10 ** 9)
+    steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set and its split)", 0, 2 ** 62)
-    lam: float = setting(1.0, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
-    lam_g: float = setting(4.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
+    lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_keep: float = setting(4.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
-    slope: float = setting(0.2, "how steep R may be, per distance of two pictures of 64 px [not in the paper]")
+    slope: float = setting(0.2, "how steep R may be, per distance of pictures of 64 px [not in the paper]")
     lr_g: float = setting(1e-3, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(2.4e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
     table3: bool = setting(False, "G is Table 3's and draws the whole picture, not what changes [yes]")
-    table4: bool = setting(False, "R's head is Table 4's, which sees pairs, not a score of each picture [yes]")
+    table4: bool = setting(False, "R's head is Table 4's and sees pairs, not a score of each picture [yes]")
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
     g_down: int = setting(2, "stride-2 layers of G [2]", 0, 3)
     g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
@@ -392,7 +396,7 @@ class Config:
     clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
     precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
-    measure_every: int = setting(36, "iterations between measurements on held-out pictures", 1, 10 ** 9)
+    measure_every: int = setting(30, "iterations between measurements on held-out pictures", 1, 10 ** 9)
     save_every: int = setting(500, "iterations between checkpoints", 1, 10 ** 9)
 
     def __post_init__(self):
@@ -406,8 +410,8 @@ class Config:
 
 
 # "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_keep (a warm-up needs a
-# reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs (every
-# second), and pairs balanced and mirrored
+# reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs
+# (every second), and pairs balanced and mirrored
 PRESETS = {"small": {}, "paper": dict(
     size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2, g_blocks=6,
     r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6, lam_keep=10.0,

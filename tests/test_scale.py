@@ -454,8 +454,8 @@ def test_the_papers_preset_has_the_settings_of_its_section_4():
     c = trip.Config(**trip.PRESETS["paper"])
     assert (c.size, c.batch, c.lr_g, c.lr_r, c.beta1, c.beta2) == (256, 4, 5e-5, 1e-5, 0.5, 0.999)
     assert (c.lam, c.lam_g, c.lam_c, c.lam_gp, c.lam_o) == (0.5, 0.5, 2.5, 150, 1e-6)
-    assert (c.g_width, c.g_down, c.g_blocks, c.r_width) == (64, 2, 6, 64)  # Tables 3 and 4
-    assert not c.cls and c.lam_rank == 1 and c.gp_center == 1
+    assert c.table3 and c.table4 and (c.g_width, c.g_down, c.g_blocks, c.r_width) == (64, 2, 6, 64)
+    assert not c.cls and c.lam_rank == 1 and c.gp_center == 1 and c.lam_slope == 0
 
 
 def test_a_preset_is_a_set_of_defaults_that_options_overrule():
@@ -474,7 +474,7 @@ def test_going_on_with_a_preset_changes_only_what_is_typed(tmp_path):
 
 def a_step(precision):
     """The losses of one iteration, and the gradients of both players as one vector."""
-    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, warmup=0, clip=0.0,
+    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, clip=0.0,
                                precision=precision))
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 8, 3, 32, 32, generator=rng) / 2).tanh()
@@ -496,14 +496,15 @@ def test_a_step_in_bf16_is_one_in_float32_but_for_rounding():
         assert (b.norm() / a.norm()).item() == pytest.approx(1, abs=0.1)
 
 
-def test_the_gradient_penalty_stays_in_float32(monkeypatch):
-    seen, whole = [], trip.gradient_penalty
+@pytest.mark.parametrize("penalty", ["gradient_penalty", "slope_penalty"])
+def test_penalties_stay_in_float32(penalty, monkeypatch):
+    seen, whole = [], getattr(trip, penalty)
 
     def spied(R, x, *rest):
         seen.append(R.features(x).dtype)
         return whole(R, x, *rest)
 
-    monkeypatch.setattr(trip, "gradient_penalty", spied)
+    monkeypatch.setattr(trip, penalty, spied)
     a_step("bf16")
     assert seen == [torch.float32]
 
@@ -546,7 +547,7 @@ def spy(t):
         own.append(t[:sizes[t.numel()]].clone())
     all_reduce(t)
 dist.all_reduce = spy
-run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4, batch=4, steps=3, warmup=0, clip=0.0))
+run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4, batch=4, steps=3, clip=0.0))
 gradients = [sum(p.numel() for p in net.parameters()) for net in (run.R, run.G)]
 sizes = {{n + sum(b.numel() for b in net.buffers()): n for n, net in zip(gradients, (run.R, run.G))}}
 for optimizer in (run.opt_r, run.opt_g):

@@ -59,20 +59,37 @@ def test_results_are_of_the_settings_that_the_study_has_now(rows):
     assert {group for group, _, _ in seen} >= {"claim", "ablation", "lambda"}
 
 
-def test_a_known_ratio_of_pulls_is_found():
-    lams = np.array([0, 0.1, 0.5, 1, 4])
-    assert study.fit_ratio(lams, 1 / (1 + 2.5 * lams)) == pytest.approx(2.5, rel=0.01)
-    assert study.fit_ratio(lams, 0.8 / (1 + 2.5 * lams), ceiling=0.8) == pytest.approx(2.5, rel=0.01)
+def test_a_discriminator_of_pairs_answers_the_log_ratio_of_densities():
+    """Of 3 real and 1 generated pair of a kind it is best off with log 3."""
+    answers = [torch.full((1, 1), u, requires_grad=True) for u in (np.log(3), 1.0, 1.2)]
+    slopes = [torch.autograd.grad(3 * study.told_apart(u, torch.zeros(1, 1)) + study.told_apart(torch.zeros(1, 1), u),
+                                  u)[0].item() for u in answers]
+    assert slopes[0] == pytest.approx(0, abs=1e-6) and slopes[1] < 0 < slopes[2]
+
+
+def test_a_fresh_ranker_heeds_generated_pairs_as_lambda_says():
+    few = data.faces(("smile",), 32, n=200)
+
+    def weights(G, lam):
+        rng = torch.Generator().manual_seed(0)
+        return study.fresh(data.pairs(few, 8, rng), G, rng, lam, True, 1.0, steps=3).features[0].weight
+
+    for lam in (0.0, 1.0):
+        same = torch.equal(weights(lambda x, v: x, lam), weights(lambda x, v: -x, lam))
+        assert same == (lam == 0)
 
 
 def test_figures_show_every_variant(rows):
-    curves = study.read_table(study.CURVES)
-    by_lam, by_rate, over_time = study.fig_tug(rows, curves).axes
-    assert len(by_lam.lines) == 3 + len(study.GROUPS["lambda"][1])
-    assert len(by_rate.lines) == 2 + len(study.GROUPS["rates"][1])
-    lines = {(row["variant"], row["seed"]) for row in curves if row["group"] == "time"}
-    assert len(over_time.lines) == 1 + len(lines)
+    curves, theory = study.read_table(study.CURVES), study.read_table(study.THEORY)
+    fresh, by_lam, by_rate, over_time = study.fig_balance(rows, curves, theory).axes
+    assert len(fresh.lines) == 4 + 1 and all(len(line.get_xdata()) == len(study.LAMS) for line in fresh.lines[:4])
+    assert len(by_lam.lines) == 2 * len(study.GROUPS["lambda"][1]) + 1
+    assert len(by_rate.lines) == 2 * len(study.GROUPS["rates"][1]) + 1
+    of = {(row["variant"], row["seed"]) for row in curves if row["group"] == "person"}
+    assert len(over_time.lines) == 2 * len(of) + 1
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
+    shown = {(row["group"], row["variant"], row["seed"]) for row in curves if row["group"] in ("starts", "trap")}
+    assert len(study.fig_trap(curves).axes[0].lines) == len({key for key in shown if key[:2] != ("trap", "default")})
 
 
 class Grey(torch.nn.Module):
@@ -125,7 +142,8 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
     study.main(["--draw"])
     assert [page.read_text(encoding="utf-8") for page in pages] == [
         (HERE / part / "README.md").read_text(encoding="utf-8") for part in ("", "study")]
-    assert {path.name for path in tmp_path.glob("*.*g*")} == {"study_claim.png", "study_tug.png"}
+    assert {path.name for path in tmp_path.glob("*.*g*")} == {"study_claim.png", "study_balance.png",
+                                                              "study_trap.png"}
     run = study.run_folder("", 0)
     run.mkdir()
     trip.save(trip.Run(trip.Config(**TINY)), run)
@@ -149,7 +167,7 @@ def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, ca
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": TINY}),
-        "matters": ([0], {"default": TINY, "PyTorch's first weights in R": TINY,
+        "matters": ([0], {"default": TINY, "PyTorch's first weights": TINY,
                           "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
     few = data.split(data.faces(("smile",), 32, n=200), 0)
@@ -162,7 +180,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     study.run_all(study.GROUPS)
     rows = {row["variant"]: row for row in study.read_table(study.RESULTS)}
     assert len(rows) == 3 and "3/3" not in capsys.readouterr().out
-    assert rows["default"]["gen_plus"] != rows["PyTorch's first weights in R"]["gen_plus"]
+    assert rows["default"]["gen_plus"] != rows["PyTorch's first weights"]["gen_plus"]
     assert "iteration" in rows["blown up"]["remark"] and rows["blown up"]["gen_plus"] == ""
     assert study.level(rows.values())["blown up"].size == 0
     assert len(study.read_table(study.CURVES)) == 4
