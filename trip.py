@@ -84,7 +84,7 @@ class Generator(nn.Module):
         self.blocks = nn.Sequential(*[Residual(
             nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.01), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
             for _ in range(blocks)])
-        self.up = nn.ModuleList([nn.Conv2d(3 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
+        self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
         self.last = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
         for layer in [self.last] + [block[-1] for block in self.blocks]:
@@ -103,9 +103,8 @@ class Generator(nn.Module):
             seen.append(h)
             h = act(layer(h))
         h = self.blocks(h)
-        for layer in self.up:  # not a transposed convolution: it leaves a checkerboard
-            h = nn.functional.interpolate(h, scale_factor=2, mode="bilinear")
-            h = act(layer(torch.cat([h, seen.pop()], 1)))
+        for layer in self.up:  # (a transposed convolution would leave a checkerboard)
+            h = act(nn.functional.interpolate(layer(h), scale_factor=2, mode="bilinear") + seen.pop())
         return self.last(h).float().unflatten(1, (-1, 3))  # (float: the layers may work in bf16)
 
 
