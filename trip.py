@@ -366,7 +366,7 @@ class Config:
     seed: int = setting(0, "decides first weights, pairs and v (not the data set and its split)", 0, 2 ** 62)
     lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
-    lam_keep: float = setting(4.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_keep: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
     slope: float = setting(0.2, "how steep R may be, per distance of pictures of 64 px [not in the paper]")
     lr_g: float = setting(1e-3, "Adam's learning rate for G [5e-5]")
