@@ -87,7 +87,7 @@ class Generator(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
         self.last = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
-        for layer in [self.last] + [block[-1] for block in self.blocks]:
+        for layer in [block[-1] for block in self.blocks] + 2 * [self.last]:
             layer.weight.data *= 0.1  # begin with small changes
 
     def forward(self, x, v):
