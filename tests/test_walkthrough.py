@@ -15,8 +15,8 @@ from nbclient.exceptions import CellExecutionError
 HERE = Path(__file__).resolve().parent.parent
 NOTEBOOK = HERE / "walkthrough.ipynb"
 STEPS = 12  # iterations of every training in the notebook
-BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.85, 1.1), "real_zero": (-0.1, 0.1),
-          "real_minus": (-1.1, -0.85), "gen_plus": (0.4, 0.65), "gen_zero": (-0.1, 0.1),
+BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.55, 1.1), "real_zero": (-0.1, 0.1),
+          "real_minus": (-1.1, -0.55), "gen_plus": (0.4, 0.65), "gen_zero": (-0.1, 0.1),
           "gen_minus": (-0.65, -0.4), "gen_zero_std": (0, 0.1)}
 
 
@@ -163,6 +163,6 @@ def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):
 
 def test_the_committed_means_are_what_the_text_claims(committed):
     noted = record(committed)
-    assert noted["iterations"] == 1800, "committed after a short run: unset TRIP_STEPS and run it anew"
+    assert noted["iterations"] == 1500, "committed after a short run: unset TRIP_STEPS and run it anew"
     for name, (low, high) in BOUNDS.items():
         assert low <= noted["means"][name] <= high, name
