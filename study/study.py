@@ -44,7 +44,7 @@ METRICS = ev.METRICS
 SMALL = dict(size=32, steps=900, measure_every=18, shift=1)
 LONGER = (1, 4, 8)  # times the iterations
 TABLE4 = dict(table4=True)
-DEAD = "x + change, Table 4, L1 cycle"
+SN, DEAD = "x + Table 3's layers", "and the paper's losses"
 
 
 def longer(n, of, **change):
@@ -60,7 +60,8 @@ GROUPS = {
     "trap": (range(3), {
         "default": SMALL,
         "x + change": SMALL,  # (and where nothing is changed: see PATCHES)
-        DEAD: SMALL | TABLE4 | dict(lam_slope=0.0, lam_c=2.5)}),
+        SN: SMALL | dict(table3=True),
+        DEAD: SMALL | TABLE4 | dict(table3=True, lam_slope=0.0, lam_keep=0.0, lam_c=2.5)}),
     "time": (range(1), {f"{n} x": longer(n, {}) for n in (1, 2)}),
     "person": (range(1), {f"{name}, {n} x": longer(n, SMALL, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
@@ -118,14 +119,21 @@ class Plus(trip.Generator):
         return (x + self.change(x, v).sum(1)).clamp(-1, 1)
 
 
+class PlusTable3(trip.Table3):
+    """G(x, v) = x + what Table 3's layers draw, before their tanh."""
+
+    def forward(self, x, v):
+        return (x + self.layers[:-1](trip.with_planes(x, v))).clamp(-1, 1)
+
+
 def plus(run):
-    run.G.__class__ = Plus
+    run.G.__class__ = PlusTable3 if run.config.table3 else Plus
 
 
 # what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
 PATCHES = {"PyTorch's first weights": (" and all convolutions as PyTorch makes them", first_weights),
            "x + change": (" and x + change in place of x + v change", plus),
-           DEAD: (" and x + change in place of x + v change", plus)}
+           **{name: (" and x + what its layers draw", plus) for name in (SN, DEAD)}}
 
 
 def work(job):
@@ -382,12 +390,14 @@ def fig_balance(rows, curves, theory):
 
 
 def fig_trap(curves):
-    """The level of generated pairs from start to end: ten seeds of the default, three of generators without v."""
+    """The level of generated pairs from start to end: ten seeds of the default, three of other sums."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
-    for group, variant, colour, label in (("starts", "default", ev.PALETTE[0], "x + v change (ten seeds)"),
-                                          ("trap", "x + change", ev.PALETTE[1], "x + change"),
-                                          ("trap", DEAD, ev.PALETTE[2], "x + change, Table 4's head, L1 cycle loss")):
+    for group, variant, colour, label in (
+            ("starts", "default", ev.PALETTE[0], "x + v change(x, v), ten seeds"),
+            ("trap", "x + change", ev.PALETTE[1], "x + change(x, v)"),
+            ("trap", SN, ev.PALETTE[2], "x + what Table 3's layers, with SwitchNorm, draw"),
+            ("trap", DEAD, ev.PALETTE[3], "the same with the paper's losses and head")):
         for n, line in enumerate(lines_of(curves, group).get(variant, {}).values()):
             axes.plot(line[0], line[1], color=colour, lw=1, label=label if n == 0 else None)
     axes.set(xlabel="iteration", ylabel="|R(x, G(x, v))|, v = +-1", title="who leaves \"change nothing\"?")
