@@ -512,7 +512,7 @@ def restore(out, device="cpu"):
         raise InputError(f"no run in {out} (it has no trip.pt): train one there first")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
-    except OSError as error:
+    except PermissionError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); name another folder") from None
     except Exception as error:  # whatever a strange file may lead to, in zip, in pickle, in torch
         raise InputError(f"{path} is damaged, or no checkpoint ({data.in_a_line(error)}): move it away, or "

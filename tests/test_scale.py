@@ -593,7 +593,7 @@ def two_processes(tmp_path_factory):
 
 def test_all_processes_have_the_same_weights_and_pairs_of_their_own(two_processes):
     a, b = (torch.load(two_processes[0] / f"rank{rank}.pt") for rank in (0, 1))
-    assert len(a["weights"]) > 30 and all(torch.equal(u, w) for u, w in zip(a["weights"], b["weights"]))
+    assert len(a["weights"]) > 20 and all(torch.equal(u, w) for u, w in zip(a["weights"], b["weights"]))
     assert len(a["own"]) == 6 and not any(torch.equal(u, w) for u, w in zip(a["own"], b["own"]))
     assert a["rows"] and not b["rows"]  # only the first one measures
 

@@ -680,7 +680,7 @@ def test_a_run_writes_its_files(trained):
     assert {path.name for path in trained.iterdir()} == FILES
     rows = list(csv.DictReader(open(trained / "history.csv")))
     assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
-    assert {"gen_plus", "real_minus", "recon_l1", "ranker_rank", "generator_cycle"} <= set(rows[0])
+    assert {"gen_plus", "real_minus", "recon_l1", "ranker_rank", "generator_keep"} <= set(rows[0])
     summary = json.loads((trained / "summary.json").read_text())
     for name in ("real_plus real_zero real_minus gen_plus gen_zero gen_minus gen_plus_std gen_zero_std "
                  "gen_minus_std pair_accuracy recon_l1 seconds").split():
@@ -927,7 +927,8 @@ def test_a_checkpoint_from_a_stranger_runs_no_code(tmp_path, capsys):
 
 
 def test_the_ranker_learns_and_the_generator_heeds_it(smiles):
-    run = trip.Run(trip.Config(size=32, steps=400, g_width=8, g_blocks=2, measure_every=20, shift=1))
+    run = trip.Run(trip.Config(size=32, steps=400, g_width=8, g_blocks=2, measure_every=20, shift=1,
+                               lam=0.6))
     list(eval.watch(run, *smiles))
     row = eval.summarise(run)
     assert row["pair_accuracy"] > 0.85
