@@ -280,14 +280,12 @@ def fresh(stream, G, rng, lam, table4, rate, target=None, steps=600):
 
 
 def told_apart(real, generated):
-    """The loss of a discriminator of pairs: its answer is then log(p / q), of real and generated pairs' density."""
-    softplus = torch.nn.functional.softplus
-    return softplus(-real).mean() + softplus(generated).mean()
+    """The loss of a discriminator of pairs. Its best answer is p / (p + q), of real and generated pairs' density."""
+    return ((real - 1) ** 2).mean() + (generated ** 2).mean()
 
 
 def theory():
     """Levels of fresh rankers at several lambda, beside 1 / (1 + lambda rho) with rho = q / p from a discriminator."""
-    torch.set_num_threads(2)
     options, seed = next((options, seed) for _, seed, options, _ in configs("starts"))
     G, _, config = trip.load(run_folder(options, seed))
     train, test = data.load("faces", config.attr, config.size)
@@ -302,7 +300,8 @@ def theory():
 
     judge = run(0.0, True, 1.0, target=told_apart)
     with torch.no_grad():
-        rho = (-judge(x, fake)).exp()  # q / p at each generated pair
+        share = judge(x, fake).mean().item()
+    rho = (1 - share) / share  # q / p at generated pairs, as far as this network sees it after these iterations
     rows = []
     for head, rates in (("table4", (1, 0.5)), ("score", (1,))):
         for rate in rates:
@@ -313,11 +312,11 @@ def theory():
                     no, yes = x[~labels[:, 0]], x[labels[:, 0]]
                     n = min(len(no), len(yes))
                     real = (R(no[:n], yes[:n]).mean() - R(yes[:n], no[:n]).mean()).item() / 2
+                reached = (said * v).mean().item()
                 if lam == 0:
-                    alone = said  # E[r | z], as far as a ranker sees it
-                rows.append({"head": head, "lam": lam, "rate": rate, "level": (said * v).mean().item(), "real": real,
-                             "predicted": (alone * v / (1 + lam * rho)).mean().item(),
-                             "rho": rho.median().item()})
+                    alone = reached  # E[r | z], as far as a ranker sees it
+                rows.append({"head": head, "lam": lam, "rate": rate, "level": reached, "real": real,
+                             "predicted": alone / (1 + lam * rho), "rho": rho})
                 print(rows[-1], flush=True)
     THEORY.unlink(missing_ok=True)
     append(THEORY, list(rows[0]), rows)
