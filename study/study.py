@@ -44,7 +44,6 @@ METRICS = ev.METRICS
 SMALL = dict(size=32, steps=900, measure_every=18, shift=1)
 LONGER = (1, 4, 8)  # times the iterations
 TABLE4 = dict(table4=True)
-SN, DEAD = "x + Table 3's layers", "and the paper's losses"
 
 
 def longer(n, of, **change):
@@ -59,14 +58,11 @@ GROUPS = {
     "starts": (range(10), {"default": SMALL}),
     "trap": (range(3), {
         "default": SMALL,
-        "x + change": SMALL,  # (and where nothing is changed: see PATCHES)
-        SN: SMALL | dict(table3=True),
-        DEAD: SMALL | TABLE4 | dict(table3=True, lam_slope=0.0, lam_keep=0.0, lam_c=2.5)}),
+        "x + change": SMALL}),  # (and where nothing is changed: see PATCHES)
     "time": (range(1), {f"{n} x": longer(n, {}) for n in (1, 2)}),
     "person": (range(1), {f"{name}, {n} x": longer(n, SMALL, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {}) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
-    "rates": (range(1), {str(m): SMALL | (dict(lr_r=m * 2.4e-3) if m != 1 else {}) for m in (0.25, 0.5, 1.0, 2.0, 4.0)}),
     "ablation": (range(1), {
         "TRIP": {},
         "no L_rank": dict(lam_rank=0.0),
@@ -74,18 +70,6 @@ GROUPS = {
         "nor its penalty": dict(lam_g=0.0, lam_gp=0.0),
         "lambda = 0": dict(lam=0.0),
         "CLS": dict(cls=True)}),
-    "matters": (range(1), {
-        "default": SMALL,
-        "Table 3's generator": SMALL | dict(table3=True, warmup=150),
-        "Table 4's rank head": SMALL | TABLE4,
-        "both": SMALL | TABLE4 | dict(table3=True, warmup=150),
-        "no slope penalty": SMALL | dict(lam_slope=0.0),
-        "no keep loss": SMALL | dict(lam_keep=0.0),
-        "L_cycle, weight 2.5": SMALL | dict(lam_c=2.5),
-        "no penalty on D": SMALL | dict(lam_gp=0.0),
-        "PyTorch's first weights": SMALL,
-        "R sees unshifted pictures": SMALL | dict(shift=0),
-        "no ties": SMALL | dict(ties=0.0)}),
 }
 CURVED = ("claim", "starts", "trap", "time", "person", "ablation")  # groups whose curves are kept
 
@@ -106,12 +90,6 @@ def run_folder(options, seed):
     return RUNS / f"{name}-{seed}"
 
 
-def first_weights(run):
-    if run.step == 0:
-        for net in (run.G, run.R):
-            net.apply(lambda m: m.reset_parameters() if isinstance(m, torch.nn.Conv2d) else None)
-
-
 class Plus(trip.Generator):
     """G(x, v) = x + change(x, v): without the factor v."""
 
@@ -119,21 +97,12 @@ class Plus(trip.Generator):
         return (x + self.change(x, v).sum(1)).clamp(-1, 1)
 
 
-class PlusTable3(trip.Table3):
-    """G(x, v) = x + what Table 3's layers draw, before their tanh."""
-
-    def forward(self, x, v):
-        return (x + self.layers[:-1](trip.with_planes(x, v))).clamp(-1, 1)
-
-
 def plus(run):
-    run.G.__class__ = PlusTable3 if run.config.table3 else Plus
+    run.G.__class__ = Plus
 
 
 # what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
-PATCHES = {"PyTorch's first weights": (" and all convolutions as PyTorch makes them", first_weights),
-           "x + change": (" and x + change in place of x + v change", plus),
-           **{name: (" and x + what its layers draw", plus) for name in (SN, DEAD)}}
+PATCHES = {"x + change": (" and x + change in place of x + v change", plus)}
 
 
 def work(job):
@@ -255,6 +224,12 @@ def level(rows):
 # ------------------------------------------------------------------------------------------------------------
 # Why one half: fresh rankers on a frozen generator
 
+def fit_rho(lams, levels):
+    """The rho with which levels[0] / (1 + lambda rho) fits best, in the least squares; lams[0] is 0. Arrays."""
+    candidates = np.geomspace(0.01, 1000, 5001)
+    return min(candidates, key=lambda rho: ((levels[0] / (1 + lams * rho) - levels) ** 2).sum())
+
+
 LAMS = (0.0, 0.3, 0.6, 1.2, 2.4, 4.8)
 
 
@@ -355,24 +330,22 @@ def lines_of(curves, group):
 
 
 def fig_balance(rows, curves, theory):
-    """The level of generated pairs: fresh rankers and the prediction; lambda and the rate in training; in time."""
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    fresh_ones, by_lam, by_rate, over_time = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.5))
-    for head, rate, name, style, label in (
-            ("table4", 1, "level", "o", "fresh rankers"), ("table4", 0.5, "level", "x", "half the rate"),
-            ("table4", 1, "predicted", "k-", "predicted"), ("score", 1, "level", "s", "a score of each picture")):
-        line = [(row["lam"], row[name]) for row in theory if (row["head"], row["rate"]) == (head, rate)]
-        fresh_ones.plot(*zip(*line), style, label=label)
+    """The level of generated pairs: fresh rankers and the predictions; against lambda in training; over time."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    fresh_ones, by_lam, over_time = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
+    for head, rate, style, label in (("table4", 1, "o", "Table 4's head"), ("table4", 0.5, "x", "half the rate"),
+                                     ("score", 1, "s", "a score of each picture")):
+        lams, levels = (np.array([row[name] for row in theory if (row["head"], row["rate"]) == (head, rate)])
+                        for name in ("lam", "level"))
+        dots, = fresh_ones.plot(lams, levels, style, label=label)
+        grid = np.linspace(0, lams.max(), 200)
+        fresh_ones.plot(grid, levels[0] / (1 + grid * fit_rho(lams, levels)), "-", lw=1, color=dots.get_color())
     fresh_ones.set(xlabel="lambda", ylabel="|R(x, G(x, v))|, v = +-1", title="a frozen G")
-    for axes, group, title in ((by_lam, "lambda", "lambda, trained together"), (by_rate, "rates", "R's rate, times")):
-        of = [row for row in rows if row["group"] == group]
-        for variant, values in level(of).items():
-            axes.plot([float(variant)] * len(values), values, "o", color=ev.COLOURS["plus"])
-        for variant, values in over_seeds(of, "real_plus").items():
-            axes.plot([float(variant)] * len(values), values, "o", mfc="none", color=ev.COLOURS["plus"])
-        axes.set(title=title)
-    by_rate.set(xscale="log", xticks=[0.25, 0.5, 1, 2, 4], xticklabels=["1/4", "1/2", "1", "2", "4"])
-    by_rate.minorticks_off()
+    of = [row for row in rows if row["group"] == "lambda"]
+    for values, fill, label in ((level(of), None, "generated"), (over_seeds(of, "real_plus"), "none", "real")):
+        by_lam.plot([float(lam) for lam in values], [np.mean(u) for u in values.values()], "o", mfc=fill,
+                    color=ev.COLOURS["plus"], label=label)
+    by_lam.set(xlabel="lambda", title="trained together")
     lines = lines_of(curves, "person")
     for head, colour in (("score", ev.PALETTE[0]), ("Table 4", ev.PALETTE[1])):
         for n in LONGER:
@@ -380,10 +353,9 @@ def fig_balance(rows, curves, theory):
                 over_time.plot(line[0], line[1], color=colour, lw=1.2, label=f"{head}: generated" if n == 1 else None)
                 over_time.plot(line[0], line[2], color=colour, lw=1, ls=":", label="real" if n == 1 else None)
     over_time.set(xlabel="iteration", title="1, 2, 4 and 8 times the iterations", xscale="log")
-    for axes in (fresh_ones, by_lam, by_rate, over_time):
+    for axes in (fresh_ones, by_lam, over_time):
         axes.axhline(0.5, color="black", lw=0.5)
         axes.set(ylim=(0, 1.05))
-    for axes in (fresh_ones, over_time):
         axes.legend(fontsize=7)
     return figure
 
@@ -394,9 +366,7 @@ def fig_trap(curves):
     axes = figure.subplots()
     for group, variant, colour, label in (
             ("starts", "default", ev.PALETTE[0], "x + v change(x, v), ten seeds"),
-            ("trap", "x + change", ev.PALETTE[1], "x + change(x, v)"),
-            ("trap", SN, ev.PALETTE[2], "x + what Table 3's layers, with SwitchNorm, draw"),
-            ("trap", DEAD, ev.PALETTE[3], "the same with the paper's losses and head")):
+            ("trap", "x + change", ev.PALETTE[1], "x + change(x, v)")):
         for n, line in enumerate(lines_of(curves, group).get(variant, {}).values()):
             axes.plot(line[0], line[1], color=colour, lw=1, label=label if n == 0 else None)
     axes.set(xlabel="iteration", ylabel="|R(x, G(x, v))|, v = +-1", title="who leaves \"change nothing\"?")
@@ -549,45 +519,24 @@ def lambda_table(rows):
           for name, label, form in columns)])
 
 
-def rates_table(rows):
-    return compared(rows, title="R's rate, times")
-
-
 def theory_table(rows):
-    by = {(row["head"], row["lam"], row["rate"]): row for row in rows}
-    lams = sorted({row["lam"] for row in rows})
-    return markdown(["lambda", *(f"{lam:g}" for lam in lams)], [
-        [label, *(f"{by[head, lam, rate][name]:.2f}" for lam in lams)]
-        for label, head, rate, name in (
-            ("Table 4's head: a fresh ranker's level", "table4", 1, "level"),
-            ("the same, with half the rate", "table4", 0.5, "level"),
-            ("predicted", "table4", 1, "predicted"),
-            ("its real pairs", "table4", 1, "real"),
-            ("a score of each picture: the level", "score", 1, "level"),
-            ("its real pairs", "score", 1, "real"))])
-
-
-# the choices that the paper leaves open or that we make otherwise: the variant without one -> where it stands
-PLACES = {"Table 3's generator": "`Generator`, `--table3`",
-          "Table 4's rank head": "`Ranker`, `--table4`",
-          "both": "`--table3 --table4`",
-          "no slope penalty": "`slope_penalty`, `--lam_slope`",
-          "no keep loss": "`keep_loss`, `--lam_keep`",
-          "L_cycle, weight 2.5": "`cycle_loss`, `--lam_c`",
-          "no penalty on D": "`--lam_gp`",
-          "PyTorch's first weights": "`he_weights`",
-          "R sees unshifted pictures": "`shifted`, `--shift`",
-          "no ties": "`data.pairs`, `--ties`"}
-
-
-def matters_table(rows):
-    return widened(compared(rows), "where", [PLACES.get(variant, "") for variant in variants(rows)])
+    lines = []
+    for head, rate, label in (("table4", 1, "Table 4's head"), ("table4", 0.5, "the same, half the rate"),
+                              ("score", 1, "a score of each picture")):
+        of = sorted((row for row in rows if (row["head"], row["rate"]) == (head, rate)), key=lambda row: row["lam"])
+        lams, levels = (np.array([row[name] for row in of]) for name in ("lam", "level"))
+        rho = fit_rho(lams, levels)
+        lines += [[f"{label}: generated pairs", *(f"{u:.2f}" for u in levels)],
+                  [f"one rho for all: {rho:.1f}", *(f"{levels[0] / (1 + lam * rho):.2f}" for lam in lams)]]
+        if (head, rate) == ("table4", 1):
+            lines.append([f"rho of the discriminator: {of[0]['rho']:.1f}", *(f"{row['predicted']:.2f}" for row in of)])
+        lines.append(["its real pairs", *(f"{row['real']:.2f}" for row in of)])
+    return markdown(["lambda", *(f"{lam:g}" for lam in LAMS)], lines)
 
 
 # a mark of the pages -> the group, and what makes a table of its results
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "ablation": ("ablation", ablation_table), "lambda": ("lambda", lambda_table),
-          "rates": ("rates", rates_table), "matters": ("matters", matters_table),
           **{group: (group, compared) for group in ("trap", "time", "person")}}
 
 

@@ -59,6 +59,11 @@ def test_results_are_of_the_settings_that_the_study_has_now(rows):
     assert {group for group, _, _ in seen} >= {"claim", "ablation", "lambda"}
 
 
+def test_a_known_rho_is_found():
+    lams = np.array([0, 0.1, 0.5, 1, 4])
+    assert study.fit_rho(lams, 0.8 / (1 + 2.5 * lams)) == pytest.approx(2.5, rel=0.01)
+
+
 def test_a_discriminator_of_pairs_answers_the_share_of_real_ones():
     """Of 3 real and 1 generated pair of a kind it is best off with 3/4."""
     for said, sign in ((0.75, 0), (0.7, -1), (0.8, 1)):
@@ -81,10 +86,9 @@ def test_a_fresh_ranker_heeds_generated_pairs_as_lambda_says():
 
 def test_figures_show_every_variant(rows):
     curves, theory = study.read_table(study.CURVES), study.read_table(study.THEORY)
-    fresh, by_lam, by_rate, over_time = study.fig_balance(rows, curves, theory).axes
-    assert len(fresh.lines) == 4 + 1 and all(len(line.get_xdata()) == len(study.LAMS) for line in fresh.lines[:4])
-    assert len(by_lam.lines) == 2 * len(study.GROUPS["lambda"][1]) + 1
-    assert len(by_rate.lines) == 2 * len(study.GROUPS["rates"][1]) + 1
+    fresh, by_lam, over_time = study.fig_balance(rows, curves, theory).axes
+    assert len(fresh.lines) == 2 * 3 + 1 and all(len(line.get_xdata()) == len(study.LAMS) for line in fresh.lines[:6:2])
+    assert [len(line.get_xdata()) for line in by_lam.lines[:2]] == 2 * [len(study.GROUPS["lambda"][1])]
     of = {(row["variant"], row["seed"]) for row in curves if row["group"] == "person"}
     assert len(over_time.lines) == 2 * len(of) + 1
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
@@ -167,8 +171,8 @@ def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, ca
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": TINY}),
-        "matters": ([0], {"default": TINY, "PyTorch's first weights": TINY,
-                          "blown up": TINY | dict(lr_r=1e6)})})
+        "trap": ([0], {"default": TINY, "x + change": TINY,
+                       "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
     few = data.split(data.faces(("smile",), 32, n=200), 0)
     monkeypatch.setattr(data, "load", lambda name, attrs, size: few)
@@ -180,7 +184,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     study.run_all(study.GROUPS)
     rows = {row["variant"]: row for row in study.read_table(study.RESULTS)}
     assert len(rows) == 3 and "3/3" not in capsys.readouterr().out
-    assert rows["default"]["gen_plus"] != rows["PyTorch's first weights"]["gen_plus"]
+    assert rows["default"]["gen_plus"] != rows["x + change"]["gen_plus"]
     assert "iteration" in rows["blown up"]["remark"] and rows["blown up"]["gen_plus"] == ""
     assert study.level(rows.values())["blown up"].size == 0
     assert len(study.read_table(study.CURVES)) == 4
