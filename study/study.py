@@ -352,7 +352,7 @@ def fig_balance(rows, curves, theory):
             for line in lines.get(f"{head}, {n} x", {}).values():
                 over_time.plot(line[0], line[1], color=colour, lw=1.2, label=f"{head}: generated" if n == 1 else None)
                 over_time.plot(line[0], line[2], color=colour, lw=1, ls=":", label="real" if n == 1 else None)
-    over_time.set(xlabel="iteration", title="1, 2, 4 and 8 times the iterations", xscale="log")
+    over_time.set(xlabel="iteration", title="1, 4 and 8 times the iterations", xscale="log")
     for axes in (fresh_ones, by_lam, over_time):
         axes.axhline(0.5, color="black", lw=0.5)
         axes.set(ylim=(0, 1.05))
@@ -505,7 +505,7 @@ def widened(table, title, cells):
 
 
 def ablation_table(rows):
-    paper = [", ".join(f"{u:g}" for u in PAPER[variant]) for variant in variants(rows)]
+    paper = [", ".join(f"{u:g}" for u in PAPER.get(variant, ())) for variant in variants(rows)]
     return widened(compared(rows, TABLE2), "paper: AAS, SSIM, FID", paper)
 
 

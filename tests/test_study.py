@@ -187,7 +187,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     assert rows["default"]["gen_plus"] != rows["x + change"]["gen_plus"]
     assert "iteration" in rows["blown up"]["remark"] and rows["blown up"]["gen_plus"] == ""
     assert study.level(rows.values())["blown up"].size == 0
-    assert len(study.read_table(study.CURVES)) == 4
+    assert [row["group"] for row in study.read_table(study.CURVES)].count("claim") == 4
     before = study.RESULTS.read_text()
     study.run_all(study.GROUPS)
     assert study.RESULTS.read_text() == before
