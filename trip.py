@@ -278,8 +278,8 @@ def update(net, optimizer, losses, clip):
 def ranker_step(run, x, y, r, fake):
     """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x, y to real, fake to generated.
 
-    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_rank (after the warm-up),
-    ranker_gp and ranker_slope; their sum is the ranker's total loss.
+    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_gp and, after the warm-up,
+    ranker_rank and ranker_slope; their sum is the ranker's total loss.
     """
     c, R = run.config, run.R
     with run.autocast():

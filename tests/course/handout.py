@@ -145,7 +145,7 @@ formula written out fails), weigh them by settings of `run.config`, and return t
 {rows}
 
 In `ranker_step` both penalties get every second pair, the first one among them, and the same random `a`;
-`steepest` is `slope` times 64 / `size`.
+`steepest` is `slope` times 64 / `size`; there is no slope penalty in the warm-up.
 
 """
 

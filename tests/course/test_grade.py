@@ -576,7 +576,7 @@ GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
                     "generator_rank": ("generator_rank_loss", "lam_rank"),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
-RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
+RANKING = {"ranker_rank", "ranker_slope", "generator_rank", "generator_cycle"}  # not in the warm-up
 SPARED = {"ranker_gp", "ranker_slope", "generator_cycle", "generator_orthogonal"}  # where their weight is 0
 WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
                lam_keep=13.0, lam_slope=17.0, slope=0.75)
