@@ -203,8 +203,8 @@ def slope_penalty(R, x, y, fake, a, steepest):
     just enough of a smile; an R that must not be steep is a ramp, and asks for more. Shapes as above.
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
-    rank = R.rank(R.features.forward(x).detach(), R.features.forward(z))
-    grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in rank.unbind(1)]
+    fx, fz = R.features.forward(x).detach(), R.features.forward(z)
+    grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in R.rank(fx, fz).unbind(1)]
     return sum(((grad.flatten(1).norm(dim=1) - steepest).clamp(min=0) ** 2).mean() for grad in grads)
 
 
@@ -278,8 +278,8 @@ def update(net, optimizer, losses, clip):
 def ranker_step(run, x, y, r, fake):
     """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x, y to real, fake to generated.
 
-    fake: G(x, v), detached. Returns the weighted losses by name: ranker_gan, ranker_gp and, after the warm-up,
-    ranker_rank and ranker_slope; their sum is the ranker's total loss.
+    fake: G(x, v), detached. Returns the weighted losses by name, ranker_gan, ranker_gp and, after the
+    warm-up, ranker_rank and ranker_slope; their sum is the ranker's total loss.
     """
     c, R = run.config, run.R
     with run.autocast():

@@ -88,7 +88,7 @@ FAULTS = [
     ("trip.slope_penalty", "a * y + (1 - a) * fake", "a * x + (1 - a) * fake", "x in place of y"),
     ("trip.slope_penalty", "a * y + (1 - a) * fake", "(1 - a) * y + a * fake", "y and fake exchanged"),
     ("trip.slope_penalty", "a * y + (1 - a) * fake", "0 * y + fake", "the generated pictures"),
-    ("trip.slope_penalty", "torch.cat([x, z])", "torch.cat([y, z])", "y in place of x"),
+    ("trip.slope_penalty", "R.features.forward(x)", "R.features.forward(y)", "y in place of x"),
     ("trip.slope_penalty", "R.rank(fx, fz)", "R.rank(fz, fx)", "pair turned round"),
     ("trip.slope_penalty", "R.rank(fx, fz)", "R.critic(fz)", "wrong head"),
     ("trip.slope_penalty", "R.rank(fx, fz)", "R.rank(fx, fz)[:, :1]", "the first attribute alone"),
