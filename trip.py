@@ -73,7 +73,7 @@ class Generator(nn.Module):
     """G(x, v) = x + sum_k v_k change_k(x, v), cut to [-1, 1]: x (B, 3, H, W), v (B, K); of x's shape.
 
     At v = 0 it is x itself. The change has v as an input, too, for it may bend. Its layers are a small U-Net
-    without normalisation, to which a constant plane such as v's would be something to remove.
+    without normalisation, whose statistics would tint what is to stay as it is.
     """
 
     def __init__(self, K=1, width=16, down=2, blocks=3):

@@ -9,7 +9,8 @@ A run is a line of study.csv: what was changed against the default, the measurem
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
 their mean. study_curves.csv has the means of R over the iterations of some groups (CURVED). To do a run anew,
 delete its line. The runs themselves are kept in runs/study, their judges in runs/judges. `theory` trains fresh
-rankers on the generator of a run of `starts` and writes study_theory.csv. Figures go to study/figures, tables to README.md and study/README.md.
+rankers on the generator of a run of `starts` and writes study_theory.csv. Figures go to study/figures, tables
+to README.md and study/README.md.
 """
 
 import csv
@@ -46,10 +47,9 @@ LONGER = (1, 4, 8)  # times the iterations
 TABLE4 = dict(table4=True)
 
 
-def longer(n, of, **change):
-    """The settings for n times the iterations of `of`, measured as often in all."""
-    return {} if n == 1 and not of and not change else of | change | dict(
-        steps=n * of.get("steps", 1500), measure_every=n * of.get("measure_every", 30))
+def longer(n, **change):
+    """SMALL with n times the iterations, measured as often in all."""
+    return SMALL | change | dict(steps=n * SMALL["steps"], measure_every=n * SMALL["measure_every"])
 
 
 # group -> seeds, and variant -> what it changes
@@ -59,10 +59,11 @@ GROUPS = {
     "trap": (range(3), {
         "default": SMALL,
         "x + change": SMALL}),  # (and where nothing is changed: see PATCHES)
-    "time": (range(1), {f"{n} x": longer(n, {}) for n in (1, 2)}),
-    "person": (range(1), {f"{name}, {n} x": longer(n, SMALL, **change) for n in LONGER
+    "time": (range(1), {"1 x": {}, "2 x": dict(steps=3000, measure_every=60)}),
+    "person": (range(1), {f"{name}, {n} x": longer(n, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
-    "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {}) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
+    "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
+                          for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(1), {
         "TRIP": {},
         "no L_rank": dict(lam_rank=0.0),
