@@ -257,11 +257,19 @@ def random(run, *shape):
     return torch.rand(*shape, generator=run.rng).to(run.device, non_blocking=run.device.type == "cuda")
 
 
-def shifted(run, pictures):
-    """The pictures (B, 3, H, W), all moved by a few random pixels, so that no pattern fits R's strides."""
-    s, (h, w) = run.config.shift, pictures.shape[2:]
+def augmented(run, x):
+    """What R sees of pictures x (B, 3, H, W). All are moved by a few random pixels, so that no pattern fits R's
+    strides; with `colour` each is in light and colours of its own (DiffAugment, Zhao et al. 2020): R asks for none.
+    """
+    s, colour, (h, w) = run.config.shift, run.config.colour, x.shape[2:]
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
-    return nn.functional.pad(pictures, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
+    x = nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
+    if colour:
+        brightness, saturation, contrast = colour * (2 * random(run, 3, len(x), 1, 1, 1) - 1)
+        grey, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
+        x = grey + (1 + saturation) * (x - grey)
+        x = mean + 0.3 * brightness + (1 + contrast / 2) * (x - mean)
+    return x
 
 
 def update(net, optimizer, losses, clip):
@@ -283,7 +291,7 @@ def ranker_step(run, x, y, r, fake):
     """
     c, R = run.config, run.R
     with run.autocast():
-        fx, fy, ff = R.features(shifted(run, torch.cat([x, y, fake]))).chunk(3)
+        fx, fy, ff = R.features(augmented(run, torch.cat([x, y, fake]))).chunk(3)
         losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(torch.cat([fx, fy])), R.critic(ff))}
         if run.ranking:
             rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
@@ -306,7 +314,7 @@ def generator_step(run, x, v, fake):
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
-        fx, ff = R.features(shifted(run, torch.cat([x, fake]))).chunk(2)
+        fx, ff = R.features(augmented(run, torch.cat([x, fake]))).chunk(2)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
                   "generator_keep": c.lam_keep * keep_loss(x, fake)}
         if run.ranking:
@@ -388,6 +396,7 @@ class Config:
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
     ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
     shift: int = setting(3, "R sees a batch moved by up to so many pixels [none]", 0, 256)
+    colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
     # ... optimisation, machine and bookkeeping
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
@@ -411,7 +420,7 @@ class Config:
 # "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_keep (a warm-up needs a
 # reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs
 # (every second), and pairs balanced and mirrored
-PRESETS = {"small": {}, "paper": dict(
+PRESETS = {"small": {}, "photo": dict(steps=8000, lam=0.5, colour=1.0, measure_every=100), "paper": dict(
     size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2, g_blocks=6,
     r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6, lam_keep=10.0,
     lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0,
@@ -552,8 +561,8 @@ def parse(argv):
     job = parser.add_argument_group("the job")
     add, mode = job.add_argument, job.add_mutually_exclusive_group()
     add("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
-    add("--preset", choices=list(PRESETS), help="all settings at once: small, the defaults below, or paper, "
-        "the values in brackets (ours where it has none), for a GPU; an option beside it counts more")
+    add("--preset", choices=list(PRESETS), help="all settings at once: small, the defaults below; photo, for "
+        "photographs; paper, the values in brackets (ours where it has none), for a GPU; options count more")
     add("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -613,6 +622,8 @@ def train_command(run, args, out):
     if args.overwrite and team.first:
         eval.remove(out)
     data.speed_up(run)
+    if run.step == 0 and (args.preset or "small") == ("photo" if c.data == "faces" else "small"):
+        team.say("note: --preset photo is for photographs, the defaults are for drawn faces")
     team.say(f"{c.data}: {n} + {len(test_data)} pictures, {data.show(c.attr)}; {run.device}; results: {out}")
     tell = eval.progress(run)
     try:

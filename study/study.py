@@ -1,13 +1,14 @@
-"""The evidence: does TRIP do what the paper says, when not, and which choices matter? On drawn faces.
+"""The evidence: does TRIP do what the paper says, when not, and which choices matter? On drawn faces, and photographs.
 
-    python study/study.py                     everything, on all cores; it goes on where it stopped
+    python study/study.py                     everything on drawn faces, on all cores; it goes on where it stopped
+    python study/study.py photos --root DIR   on photographs: DIR holds CelebA-HQ (trip.py --data celeba-hq)
     python study/study.py ablation lambda     some of the groups (below: GROUPS, and theory, after starts)
     python study/study.py claim --seeds 0     one run of a group
     python study/study.py --draw              no training: figures and tables of the results that are there
 
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
-their mean. study_curves.csv has the means of R over the iterations of some groups (CURVED). To do a run anew,
+their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations of some groups (CURVED). To do a run anew,
 delete its line. The runs themselves are kept in runs/study, their judges in runs/judges. `theory` trains fresh
 rankers on the generator of a run of `starts` and writes study_theory.csv. Figures go to study/figures, tables
 to README.md and study/README.md.
@@ -20,6 +21,7 @@ import shutil
 import sys
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,6 +40,7 @@ import trip  # noqa: E402
 
 RESULTS, CURVES, THEORY = (HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory"))
 FIGURES = HERE / "figures"
+PHOTOS = ("smile", "male", "mouth_open", "cheekbones", "eyeglasses")  # the paper's four attributes, and one
 RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
 PAGES = ROOT / "README.md", HERE / "README.md"
 METRICS = ev.METRICS
@@ -45,6 +48,10 @@ METRICS = ev.METRICS
 SMALL = dict(size=32, steps=900, measure_every=18, shift=1)
 LONGER = (1, 4, 8)  # times the iterations
 TABLE4 = dict(table4=True)
+PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
+
+ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
+            "nor its penalty": dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
 
 
 def longer(n, **change):
@@ -59,18 +66,29 @@ GROUPS = {
     "trap": (range(3), {
         "default": SMALL,
         "x + change": SMALL}),  # (and where nothing is changed: see PATCHES)
-    "time": (range(1), {"1 x": {}, "2 x": dict(steps=3000, measure_every=60)}),
+    "time": (range(1), {f"{n} x": dict(steps=n * 1500, measure_every=n * 30) if n > 1 else {} for n in (1, 2, 4, 8)}),
     "person": (range(1), {f"{name}, {n} x": longer(n, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
-    "ablation": (range(1), {
-        "TRIP": {},
-        "no L_rank": dict(lam_rank=0.0),
-        "no L_gan": dict(lam_g=0.0),
-        "nor its penalty": dict(lam_g=0.0, lam_gp=0.0),
-        "lambda = 0": dict(lam=0.0),
-        "CLS": dict(cls=True)}),
+    "ablation": (range(3), ABLATION),
+    "ablation4": (range(3), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
+    "photo_seeds": (range(3), {"smile": PHOTO}),
+    "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS}),
+    "matters": (range(3), {
+        "default": SMALL,
+        "Table 3's generator": SMALL | dict(table3=True),
+        "Table 4's head": SMALL | TABLE4,
+        "no slope penalty": SMALL | dict(lam_slope=0.0),
+        "keep loss 0": SMALL | dict(lam_keep=0.0),
+        "cycle loss in its place": SMALL | dict(lam_keep=0.0, lam_c=2.5),
+        "D's penalty 0": SMALL | dict(lam_gp=0.0),
+        "penalty's centre 1": SMALL | dict(gp_center=1.0),
+        "no ties": SMALL | dict(ties=0.0),
+        "no shift": SMALL | dict(shift=0),
+        "beta2 .999": SMALL | dict(beta2=0.999),
+        "R's rate halved": SMALL | dict(lr_r=1.2e-3),
+        "R's rate doubled": SMALL | dict(lr_r=4.8e-3)}),
 }
 CURVED = ("claim", "starts", "trap", "time", "person", "ablation")  # groups whose curves are kept
 
@@ -106,11 +124,30 @@ def plus(run):
 PATCHES = {"x + change": (" and x + change in place of x + v change", plus)}
 
 
+def judges_of(config):
+    """The judges of a run's data. Of photographs one ResNet-18 learns all of PHOTOS at once; its part for this run."""
+    attrs = config.attr if config.data == "faces" else PHOTOS
+    train_data, _ = data.load(config.data, attrs, config.size, config.root)
+    judges = ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
+    if config.data != "faces" and judges.classifier:
+        last, mine = judges.classifier.fc, [PHOTOS.index(attr) for attr in config.attr]
+        last.weight.data, last.bias.data = last.weight.data[mine], last.bias.data[mine]
+    return judges
+
+
+@torch.no_grad()
+def upper_l1(run, test_data):
+    """L1 of the sweep to x in the upper half of a photograph, where there is no mouth. Pixels in [-1, 1]."""
+    v = torch.tensor(ev.SWEEP)[:, None].expand(-1, len(run.config.attr))
+    return np.mean([(ev.translate(run.G, x, v) - x[:, None])[..., :x.shape[2] // 2, :].abs().mean().item()
+                    for x in data.as_float(test_data.images[:500]).split(50)])
+
+
 def work(job):
     """Train and judge one run, in a process of its own. Returns its line of the table and its curves."""
     variant, seed, options, config = job
     torch.set_num_threads(1)
-    train_data, test_data = data.load(config.data, config.attr, config.size)
+    train_data, test_data = data.load(config.data, config.attr, config.size, config.root)
     patch = PATCHES.get(variant, ("", lambda run: None))[1]
     run = trip.Run(config)
     patch(run)
@@ -124,9 +161,10 @@ def work(job):
     trip.save(run, out)
     ev.report(run, out, test_data)
     row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}
-    test_data = test_data if config.size > 32 else test_data[:500]
-    judges = ev.call_judges(METRICS, train_data, "cpu", lambda text: None, JUDGES)
-    results = ev.assess(run, test_data, judges, METRICS, variant)
+    test_data = test_data[:1000 if config.size > 32 else 500]
+    results = ev.assess(run, test_data, judges_of(config), METRICS, variant)
+    if config.data != "faces":
+        row["outside_l1"] = upper_l1(run, test_data)
     row |= {name: np.mean([result.scores[name] for result in results])
             for name in results[0].scores if name in COLUMNS}
     return {"options": options, "seed": seed, "remark": ""} | row, run.history
@@ -184,18 +222,19 @@ def keep(done, found, history):
                 done.add((group, variant, seed))
 
 
-def run_all(groups, seeds=None):
-    """Do what is not in the table yet, a run on each core; only those seeds, if they are named."""
+def run_all(groups, seeds=None, root=""):
+    """Do what is not in the table yet, a run on each core; only those seeds, if they are named. root: of CelebA-HQ."""
     done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
     jobs = {}
     for group in groups:
         for variant, seed, options, config in configs(group):
-            if (group, variant, seed) not in done and (seeds is None or seed in seeds):
+            photographs = config.data != "faces"
+            if (group, variant, seed) not in done and (seeds is None or seed in seeds) and (root or not photographs):
+                config = replace(config, root=root if photographs else "")
                 jobs.setdefault((options, seed), (variant, seed, options, config))
-    kinds = {(job[3].attr, job[3].size): job[3] for job in jobs.values()}
+    kinds = {(job[3].data, job[3].attr, job[3].size): job[3] for job in jobs.values()}
     for config in kinds.values():  # the judges, before all ask for them
-        train_data, _ = data.load(config.data, config.attr, config.size)
-        ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
+        judges_of(config)
     os.environ["OMP_NUM_THREADS"] = "1"  # two threads each would fight for the cores
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for n, future in enumerate(as_completed([pool.submit(work, job) for job in jobs.values()]), 1):
@@ -375,6 +414,19 @@ def fig_trap(curves):
     return figure
 
 
+def fig_photos(root, attrs=PHOTOS, n=4):
+    """Fig. 5: the first n photographs held out, swept by each attribute's run. None where a run is missing."""
+    folders = [run_folder(options, seed) for name, seed, options, _ in configs("photos") if name in attrs]
+    if not root or not all((folder / "trip.pt").is_file() for folder in folders):
+        return None
+    _, test = data.load("celeba-hq", PHOTOS, 64, root)
+    x = data.as_float(test.images[:n])
+    ys = torch.cat([ev.translate(trip.load(folder)[0], x, ev.SWEEP) for folder in folders])
+    figure = ev.strips(x.repeat(len(folders), 1, 1, 1), ys, [f"{u:+.1f}" for u in ev.SWEEP], "v =")
+    figure.axes[0].set_yticks([64 * n * (i + 0.5) for i in range(len(folders))], attrs, rotation=90, va="center")
+    return figure
+
+
 def fig_worst(run, judges):
     """The five held-out faces whose true strength the dial moves least, v from -1 to 1; seen: every fifth face."""
     _, test = data.load(run.config.data, run.config.attr, run.config.size)
@@ -455,6 +507,12 @@ COMPARED = (("real_plus", "real +1", ".2f"), ("gen_plus", "generated +1", ".2f")
 TABLE2 = (("aas", "AAS, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
           ("frechet_resnet18", "Frechet distance", ".1f"), TRUTH[0], ("true_linearity", "linearity", ".2f"),
           *TRUTH[1:])
+PHOTOGRAPHS = (("pair_accuracy", "pair accuracy", ".3f"), ("real_plus", "real +1", ".2f"),
+               ("gen_plus", "generated +1", ".2f"), ("gen_minus", "generated -1", ".2f"),
+               ("gen_plus_std", "std at +1", ".2f"), ("gen_minus_std", "std at -1", ".2f"), ("aas", "AAS, %", ".1f"),
+               ("aas_judge", "its judge, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
+               ("ranker_pearson", "Pearson", ".2f"), ("recon_l1", "L1 at 0", ".3f"),
+               ("outside_l1", "L1, upper half", ".3f"))
 # column, form, what the default run is to reach, what the paper has
 AIMS = (("pair_accuracy", ".3f", "1.00", ""), ("real_plus", ".2f", ">= 0.75", "1"),
         ("real_minus", ".2f", "<= -0.75", "-1"), ("gen_plus", ".2f", "0.40 .. 0.60", ".5"),
@@ -510,6 +568,10 @@ def ablation_table(rows):
     return widened(compared(rows, TABLE2), "paper: AAS, SSIM, FID", paper)
 
 
+def photo_table(rows):
+    return compared(rows, PHOTOGRAPHS)
+
+
 def lambda_table(rows):
     levels = level(rows)
     columns = [("real_plus", "real pairs, r = +1", ".2f"), ("gen_plus_std", "std at v = +1", ".2f"),
@@ -537,8 +599,9 @@ def theory_table(rows):
 
 # a mark of the pages -> the group, and what makes a table of its results
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
-          "ablation": ("ablation", ablation_table), "lambda": ("lambda", lambda_table),
-          **{group: (group, compared) for group in ("trap", "time", "person")}}
+          "ablation": ("ablation", ablation_table), "photos": ("photos", photo_table),
+          "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
+          **{group: (group, compared) for group in ("trap", "time", "person", "matters")}}
 
 
 def tables(rows):
@@ -557,14 +620,16 @@ def filled(text, made):
     return text
 
 
-def draw():
-    """The figures that can be drawn here, and the tables of PAGES."""
+def draw(root=""):
+    """The figures that can be drawn here, and the tables of PAGES. root: of CelebA-HQ."""
     rows, curves = results(), read_table(CURVES)
     there = {row["group"] for row in rows}
     figures = {"study_claim": "claim" in there and fig_claim(curves),
                "study_balance": THEORY.is_file() and fig_balance(rows, curves, read_table(THEORY)),
                "study_trap": "starts" in there and fig_trap(curves),
-               "study_ablation": "ablation" in there and fig_ablation()}
+               "study_ablation": "ablation" in there and fig_ablation(),
+               "photos_smile": fig_photos(root, ("smile",), 16),
+               "photos": fig_photos(root)}
     for name, figure in figures.items():
         if figure:
             figure.savefig(FIGURES / f"{name}.png", dpi=100)
@@ -589,6 +654,7 @@ def command(argv):
                         help="some of " + ", ".join(GROUPS) + ", theory (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
                         help="only these seeds (default: all that a group has)")
+    parser.add_argument("--root", default="", help="the folder of CelebA-HQ, for photographs")
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
     for group in args.groups:
@@ -599,10 +665,12 @@ def command(argv):
         if not any(seed in GROUPS[group][0] for group in groups):
             raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
     if not args.draw:
-        run_all(groups, args.seeds)
+        if not args.root and any(group.startswith("photo") for group in groups):
+            print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
+        run_all(groups, args.seeds, args.root)
         if not args.groups or "theory" in args.groups:
             theory()
-    draw()
+    draw(args.root)
     return 0
 
 

@@ -464,6 +464,20 @@ def test_a_preset_is_a_set_of_defaults_that_options_overrule():
     assert trip.parse([]).config == {}
 
 
+@pytest.mark.parametrize("name, preset, advised", [("faces", "small", False), ("faces", "photo", True),
+                                                   ("celeba-hq", "small", True), ("celeba-hq", "photo", False),
+                                                   ("celeba-hq", "paper", False)])
+def test_a_preset_that_does_not_fit_the_pictures_gets_a_word_of_advice(name, preset, advised, tmp_path, capsys):
+    make, attrs = LAYOUTS.get(name, (lambda root: root.mkdir(), ["smile"]))
+    make(tmp_path / "root")
+    typed = [*TINY, "--data", name, "--root", str(tmp_path / "root"), "--attr", *attrs, "--preset", preset,
+             "--out", str(tmp_path / "run")]
+    assert trip.main(typed) == 0
+    assert capsys.readouterr().out.count("--preset photo is for photographs") == advised
+    assert trip.main([*typed, "--resume", "--steps", "3"]) == 0  # it is said once
+    assert "--preset photo" not in capsys.readouterr().out
+
+
 def test_going_on_with_a_preset_changes_only_what_is_typed(tmp_path):
     small = [*TINY, "--preset", "paper", "--out", str(tmp_path)]
     assert trip.main(small) == 0

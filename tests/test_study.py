@@ -175,7 +175,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
                        "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
     few = data.split(data.faces(("smile",), 32, n=200), 0)
-    monkeypatch.setattr(data, "load", lambda name, attrs, size: few)
+    monkeypatch.setattr(data, "load", lambda name, attrs, size, root="": few)
     monkeypatch.setattr(study, "ProcessPoolExecutor", Here)
     for name in ("RESULTS", "CURVES", "RUNS"):
         monkeypatch.setattr(study, name, tmp_path / name)
