@@ -258,8 +258,8 @@ def random(run, *shape):
 
 
 def augmented(run, x):
-    """What R sees of pictures x (B, 3, H, W). All are moved by a few random pixels, so that no pattern fits R's
-    strides; with `colour` each is in light and colours of its own (DiffAugment, Zhao et al. 2020): R asks for none.
+    """What R sees of pictures x (B, 3, H, W): all moved by a few random pixels, so that no pattern fits R's
+    strides; with `colour` each in its own light and colours (DiffAugment, Zhao et al. 2020): R asks for none.
     """
     s, colour, (h, w) = run.config.shift, run.config.colour, x.shape[2:]
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
