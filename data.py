@@ -163,7 +163,7 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
     """An endless stream of relative attributes (Sec. 3.1): (x, y, r) with r_k = sign(label_k(y) - label_k(x)).
 
     x, y: float (batch, 3, H, W) in [-1, 1]; r: float (batch, K) in {-1, 0, +1}.
-    Each pair is made to differ in one attribute, chosen at random out of the K: half the batch +1 and half -1, however
+    Each pair, but for ties, is made to differ in one attribute, chosen at random out of the K: as many +1 as -1, however
     rare the attribute is. The other attributes fall as they may, r_k = 0 where x and y agree. `ties`: the share of
     pairs from the same class, r = 0 (Remark 1), for K = 1 only.
     Each picture is mirrored with probability 1/2: twice the data for the same faces.

@@ -909,6 +909,9 @@ def command(argv):
             fig_ranker(results[k::n]).savefig(path, dpi=100)
             print(f"wrote {path}")
     print(table(results))
+    for result in results[::n]:
+        if result.run.step < result.run.config.steps:
+            print(f"note: {result.folder} is not finished: iteration {result.run.step} of {result.run.config.steps}")
     print(f"{time.perf_counter() - started:.0f} s; wrote eval.json and figures to {', '.join(map(str, args.runs))}")
     return 0
 

@@ -10,10 +10,10 @@ The ranker R(x, y) says how much more of it face y shows than face x. The critic
 picture. R and D are two heads on one stack of features F, and learn in one step.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real; that G adds to x, and should add little, keeps the person.
+and v. D keeps G's pictures real. The person stays, because G only adds to x, and is made to add little.
 
     paper           what it is                                      here
-    Table 4, 3      networks                                        Ranker, Table3 (SwitchNorm, Residual)
+    Table 4, 3      networks                                        Ranker; Table3, SwitchNorm (at the end)
     (none)          the default's generator: x + v change(x, v)     Generator
     Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
@@ -23,11 +23,12 @@ and v. D keeps G's pictures real; that G adds to x, and should add little, keeps
     L_cycle         x -> G(x, v) -> x                               cycle_loss
     L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
     (none)          G(x, v) near x; R not steeper than need be      keep_loss, slope_penalty
-    Fig. 10         the players' total losses                       ranker_step, generator_step
+    Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
 
 Shapes: B pictures in a batch, K attributes; pictures float (B, 3, H, W), pixels in [-1, 1]; v and r (B, K).
+The method ends at the line of ====; below it are the paper's generator and the command line.
 """
 
 import argparse
@@ -43,7 +44,7 @@ import torch
 from torch import nn
 
 import data
-from data import InputError, team
+from data import InputError, team  # team: torchrun's processes; number 0 of 1 without it
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -72,8 +73,8 @@ class Residual(nn.Sequential):
 class Generator(nn.Module):
     """G(x, v) = x + sum_k v_k change_k(x, v), cut to [-1, 1]: x (B, 3, H, W), v (B, K); of x's shape.
 
-    At v = 0 it is x itself. The change has v as an input, too, for it may bend. Its layers are a small U-Net
-    without normalisation, whose statistics would tint what is to stay as it is.
+    At v = 0 it is x itself. The layers get v as an input, too: the change need not be linear in v. They are a
+    small U-Net (skips are added) without normalisation, whose statistics would tint what is to stay as it is.
     """
 
     def __init__(self, K=1, width=16, down=2, blocks=3):
@@ -87,8 +88,8 @@ class Generator(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
         self.last = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
-        for layer in [block[-1] for block in self.blocks] + 2 * [self.last]:
-            layer.weight.data *= 0.1  # begin with small changes
+        for layer, scale in [(block[-1], 0.1) for block in self.blocks] + [(self.last, 0.01)]:
+            layer.weight.data *= scale  # begin with small changes
 
     def forward(self, x, v):
         return (x + (v[:, :, None, None, None] * self.change(x, v)).sum(1)).clamp(-1, 1)
@@ -109,8 +110,9 @@ class Generator(nn.Module):
 
 
 class Ranker(nn.Module):
-    """Table 4: a feature stack F shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
+    """A feature stack F (Table 4) shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
 
+    The code's R is all of it, R(x, y) and D(x) = R.critic(F(x)).
     size: of the pictures, in pixels. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256).
     table4: R's head has two layers, and can see that x and y are one person. Else it has one, without a bias:
     R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
@@ -146,16 +148,16 @@ class Ranker(nn.Module):
 def ranker_rank_loss(real, r, fake, lam):
     """Eq. 2, 5a (K attributes: 7a): score real pairs as their label r, generated pairs as 0, "no difference".
 
-    real: R(x, y); r: its label in {-1, 0, 1}; fake: R(x, G(x, v)); lam: weight of the rival term. All (B, K),
-    of as many real as fake pairs or not. Summed over the K attributes, averaged over the pairs.
+    real: R(x, y); r: its label in {-1, 0, 1}; fake: R(x, G(x, v)); all (B, K), of as many real as generated
+    pairs or not. lam: weight of the rival term. Summed over the K attributes, averaged over the pairs.
     """
     return ((real - r) ** 2).sum(1).mean() + lam * (fake ** 2).sum(1).mean()
 
 
 def generator_rank_loss(fake, v):
-    """Eq. 5b (K attributes: 7b): make the ranker see v in the generated pair.
+    """Eq. 5b (K attributes: 7b): make the ranker say v of the generated pair.
 
-    fake: (B, K) R(x, G(x, v)); v: (B, K), its target (Eq. 4).
+    fake: (B, K) R(x, G(x, v)), Eq. 4; v: (B, K), what it should be (`cls_target(v)` in the ablation).
     """
     return ((fake - v) ** 2).sum(1).mean()
 
@@ -176,17 +178,17 @@ def generator_gan_loss(fake):
 
 
 def cycle_loss(x, back):
-    """L_cycle = E|G(G(x, v), -v) - x| (CycleGAN): the way back gives x again. x, back: (B, 3, H, W)."""
+    """L_cycle = E |G(G(x, v), -v) - x| (CycleGAN): the way back gives x again. x, back: (B, 3, H, W)."""
     return (back - x).abs().mean()
 
 
 def keep_loss(x, fake):
-    """E (G(x, v) - x)^2: change no more than you must. Not in the paper. x, fake: (B, 3, H, W)."""
+    """E [(G(x, v) - x)^2]: change no more than you must. Not in the paper. x, fake: (B, 3, H, W)."""
     return ((fake - x) ** 2).mean()
 
 
 def gradient_penalty(R, x, fake, a, center):
-    """L_gp = E(||grad D(z)||_2 - center)^2 at z = a x + (1 - a) G(x, v) (WGAN-GP, RelGAN: center 1).
+    """L_gp = E [(||grad D(z)||_2 - center)^2] at z = a x + (1 - a) G(x, v) (WGAN-GP, RelGAN: center 1).
 
     x, fake: (B, 3, H, W); a: (B, 1, 1, 1), uniform in [0, 1].
     """
@@ -197,10 +199,10 @@ def gradient_penalty(R, x, fake, a, center):
 
 
 def slope_penalty(R, x, y, fake, a, steepest):
-    """E max(0, ||grad_z R_k(x, z)||_2 - steepest)^2 at z = a y + (1 - a) G(x, v), summed over k.
+    """E [max(0, ||grad_z R_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
-    Not in the paper. Labels know two classes, so R becomes a step between them, flat elsewhere, and asks for
-    just enough of a smile; an R that must not be steep is a ramp, and asks for more. Shapes as above.
+    Not in the paper. Labels know two classes, so R becomes a step between them, and G need only just cross
+    it, whatever v; an R that may not be steep is a ramp, which asks G for more. Shapes as above.
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
     fx, fz = R.features.forward(x).detach(), R.features.forward(z)
@@ -258,8 +260,9 @@ def random(run, *shape):
 
 
 def augmented(run, x):
-    """What R sees of pictures x (B, 3, H, W): all moved by a few random pixels, so that no pattern fits R's
-    strides; with `colour` each in its own light and colours (DiffAugment, Zhao et al. 2020): R asks for none.
+    """What R sees of pictures x (B, 3, H, W): all moved alike by a few pixels, so that patterns made for R's
+    strides gain nothing; with `colour` each in light and colours of its own, so that a tint gains nothing
+    (DiffAugment, Zhao et al. 2020). May leave [-1, 1].
     """
     s, colour, (h, w) = run.config.shift, run.config.colour, x.shape[2:]
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
@@ -284,10 +287,10 @@ def update(net, optimizer, losses, clip):
 
 
 def ranker_step(run, x, y, r, fake):
-    """One step of the ranker (Fig. 10): pairs (x, y) to r, (x, fake) to 0; x, y to real, fake to generated.
+    """One step of the ranker (Fig. 10): R(x, y) goes to r, R(x, fake) to 0; D(x) and D(y) to 1, D(fake) to 0.
 
-    fake: G(x, v), detached. Returns the weighted losses by name, ranker_gan, ranker_gp and, after the
-    warm-up, ranker_rank and ranker_slope; their sum is the ranker's total loss.
+    fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: always
+    ranker_gan, after the warm-up ranker_rank, and the penalties that have a weight, ranker_gp, ranker_slope.
     """
     c, R = run.config, run.R
     with run.autocast():
@@ -296,7 +299,7 @@ def ranker_step(run, x, y, r, fake):
         if run.ranking:
             rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
             losses["ranker_rank"] = c.lam_rank * rank_loss
-    x, y, fake = x[::2], y[::2], fake[::2]  # (every second pair does, in half the time)
+    x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough)
     a = random(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
@@ -307,10 +310,10 @@ def ranker_step(run, x, y, r, fake):
 
 
 def generator_step(run, x, v, fake):
-    """One step of the generator (Fig. 10): pairs (x, fake) to v (`cls`: sign(v)); fake to real, and near x.
+    """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake near x.
 
-    fake: G(x, v), with its graph. Returns the weighted losses by name: generator_gan, generator_keep and,
-    after the warm-up, generator_rank and generator_cycle; generator_orthogonal; the total is their sum.
+    fake: G(x, v), with its graph. Returns the weighted losses by name, whose sum is the total: always
+    generator_gan and _keep, after the warm-up _rank, and _cycle and _orthogonal where they have a weight.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -329,7 +332,7 @@ def generator_step(run, x, v, fake):
 
 
 def set_rates(run):
-    """The learning rates of this iteration: constant, then down to 0."""
+    """The learning rates of this iteration: constant, then linearly down to 0."""
     c = run.config
     fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
     run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
@@ -376,7 +379,7 @@ class Config:
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_keep: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
-    slope: float = setting(0.2, "how steep R may be, per distance of pictures of 64 px [not in the paper]")
+    slope: float = setting(0.2, "longest gradient of R without penalty, times 64 / SIZE [not in the paper]")
     lr_g: float = setting(1e-3, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(2.4e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
@@ -400,7 +403,7 @@ class Config:
     # ... optimisation, machine and bookkeeping
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
-    decay_from: float = setting(0.3, "share of STEPS after which rates fall to 0; 1: never [none]", 0, 1)
+    decay_from: float = setting(0.3, "share of STEPS after which rates fall linearly to 0; 1: never", 0, 1)
     clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
     precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
@@ -417,7 +420,7 @@ class Config:
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. Ours where it is silent: steps, warmup, lam_keep (a warm-up needs a
+# "paper": Sec. 4, Tables 3 and 4. Where it is silent: steps, warmup, ties, lam_keep (a warm-up needs a
 # reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs
 # (every second), and pairs balanced and mirrored
 PRESETS = {"small": {}, "photo": dict(steps=8000, lam=0.5, colour=1.0, measure_every=100), "paper": dict(

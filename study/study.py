@@ -72,10 +72,10 @@ GROUPS = {
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), ABLATION),
-    "ablation4": (range(3), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
+    "ablation4": (range(1), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
     "photo_seeds": (range(3), {"smile": PHOTO}),
     "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS}),
-    "matters": (range(3), {
+    "matters": (range(1), {
         "default": SMALL,
         "Table 3's generator": SMALL | dict(table3=True),
         "Table 4's head": SMALL | TABLE4,

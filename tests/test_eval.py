@@ -461,6 +461,16 @@ def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, few, tmp
     assert np.allclose(alone.axes[0].lines[0].get_ydata(), scores["ranker_sweep_mean"])
 
 
+def test_a_run_that_is_not_finished_is_judged_with_a_word(few, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert trip.main(["--steps", "4", *TINY, "--out", str(out)]) == 0
+    assert "not finished" not in evaluate(capsys, out, "--metrics", "ranker")[1]
+    run = trip.restore(out)
+    run.config.steps = 9
+    trip.save(run, out)
+    assert "is not finished: iteration 4 of 9" in evaluate(capsys, out, "--metrics", "ranker")[1]
+
+
 def test_a_run_of_two_attributes_is_evaluated_one_by_one(few, tmp_path, capsys):
     out = tmp_path / "two"
     assert trip.main(["--attr", "smile", "frown", "--steps", "4", *TINY, "--out", str(out)]) == 0

