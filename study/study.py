@@ -201,7 +201,7 @@ def results():
 def append(path, columns, rows):
     new = not path.is_file()
     with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows({name: f"{u:.4g}" if isinstance(u, float) else u for name, u in row.items()}
