@@ -428,8 +428,8 @@ PRESETS = {
     "photo": dict(steps=6000, lam=0.5, colour=1.0, lr_g=7e-4, lr_r=1.2e-3, decay_from=0.2, measure_every=100),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2,
                   g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0,
-                  lam_o=1e-6, lam_keep=10.0, lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, beta1=0.5,
-                  beta2=0.999, decay_from=1.0, clip=0.0, measure_every=100)}
+                  lam_o=1e-6, lam_keep=10.0, lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5,
+                  beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0, measure_every=100)}
 
 
 # ============================================================================================================
