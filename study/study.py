@@ -628,11 +628,11 @@ def draw(root=""):
                "study_balance": THEORY.is_file() and fig_balance(rows, curves, read_table(THEORY)),
                "study_trap": "starts" in there and fig_trap(curves),
                "study_ablation": "ablation" in there and fig_ablation(),
-               "photos_smile": fig_photos(root, ("smile",), 16),
+               "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
                "photos": fig_photos(root)}
     for name, figure in figures.items():
-        if figure:
-            figure.savefig(FIGURES / f"{name}.png", dpi=100)
+        if figure:  # (photographs as JPEG: a fifth of the size)
+            figure.savefig(FIGURES / f"{name}{'.jpg' if name.startswith('photos') else '.png'}", dpi=100)
     claim = run_folder("", 0)
     if (claim / "trip.pt").is_file():
         G, _, config = trip.load(claim)
