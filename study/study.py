@@ -8,8 +8,8 @@
 
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
-their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations of some groups (CURVED). To do a run anew,
-delete its line. The runs themselves are kept in runs/study, their judges in runs/judges. `theory` trains fresh
+their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations
+of some groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their judges in runs/judges. `theory` trains fresh
 rankers on the generator of a run of `starts` and writes study_theory.csv. Figures go to study/figures, tables
 to README.md and study/README.md.
 """
@@ -19,6 +19,8 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -222,6 +224,16 @@ def keep(done, found, history):
                 done.add((group, variant, seed))
 
 
+def leave_with(parent):
+    """In a worker: end when the study has ended, however it did (else a killed study's workers go on)."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_all(groups, seeds=None, root=""):
     """Do what is not in the table yet, a run on each core; only those seeds, if they are named. root: of CelebA-HQ."""
     done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
@@ -236,7 +248,7 @@ def run_all(groups, seeds=None, root=""):
     for config in kinds.values():  # the judges, before all ask for them
         judges_of(config)
     os.environ["OMP_NUM_THREADS"] = "1"  # two threads each would fight for the cores
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), leave_with, (os.getpid(),)) as pool:
         for n, future in enumerate(as_completed([pool.submit(work, job) for job in jobs.values()]), 1):
             found, history = future.result()
             keep(done, found, history)

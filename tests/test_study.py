@@ -1,7 +1,9 @@
 """The study: its table, its figures and the pages' tables say the same, and it goes on where it stopped."""
 
+import os
 import re
 import sys
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -132,6 +134,15 @@ class Here:
         return future
 
 
+def test_a_worker_leaves_when_the_study_has(monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr(study.os, "_exit", lambda code: left.set())
+    study.leave_with(os.getppid())
+    assert not left.wait(0.2)
+    study.leave_with(-1)
+    assert left.wait(5)
+
+
 TINY = dict(size=32, steps=8, warmup=2, measure_every=2, g_width=4, g_blocks=1, r_width=4, batch=4)
 
 
@@ -159,7 +170,7 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
     assert (tmp_path / "ranker.png").exists() and (tmp_path / "samples.png").exists()
 
 
-@pytest.mark.parametrize("argv, says", [(["clam"], "did you mean 'claim'?"), (["claim", "--seeds", "99"], "99"),
+@pytest.mark.parametrize("argv, says", [(["clam"], "'claim'"), (["claim", "--seeds", "99"], "99"),
                                         (["claim", "--seeds", "x"], "invalid int value")])
 def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, capsys):
     monkeypatch.setattr(study, "draw", lambda: pytest.fail("drawn"))
