@@ -68,7 +68,7 @@ GROUPS = {
     "trap": (range(3), {
         "default": SMALL,
         "x + change": SMALL}),  # (and where nothing is changed: see PATCHES)
-    "time": (range(1), {f"{n} x": dict(steps=n * 1500, measure_every=n * 30) if n > 1 else {} for n in (1, 2, 4, 8)}),
+    "time": (range(1), {f"{n} x": dict(steps=n * 1500, measure_every=n * 30) if n > 1 else {} for n in (1, 2, 8)}),
     "person": (range(1), {f"{name}, {n} x": longer(n, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
