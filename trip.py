@@ -10,7 +10,7 @@ The ranker R(x, y) says how much more of it face y shows than face x. The critic
 picture. R and D are two heads on one stack of features F, and learn in one step.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The person stays, because G only adds to x, and is made to add little.
+and v. D keeps G's pictures real. The rest of x stays, because G only adds to x, and is made to add little.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; Table3, SwitchNorm (at the end)

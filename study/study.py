@@ -75,7 +75,6 @@ GROUPS = {
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), ABLATION),
     "ablation4": (range(1), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
-    "photo_seeds": (range(3), {"smile": PHOTO}),
     "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS}),
     "matters": (range(1), {
         "default": SMALL,
@@ -92,7 +91,7 @@ GROUPS = {
         "R's rate halved": SMALL | dict(lr_r=1.2e-3),
         "R's rate doubled": SMALL | dict(lr_r=4.8e-3)}),
 }
-CURVED = ("claim", "starts", "trap", "time", "person", "ablation")  # groups whose curves are kept
+CURVED = ("claim", "starts", "trap", "time", "person", "ablation", "photos")  # groups whose curves are kept
 
 
 def configs(group):
@@ -543,7 +542,7 @@ def top_table(rows):
     def means(form, *names):
         return " / ".join(format(np.mean([row[name] for row in rows]), form) for name in names)
 
-    return markdown(["mean of the seeds", "here", "the paper (CelebA-HQ, 256 px)"], [
+    return markdown([f"mean of {len(rows)} seeds", "here", "the paper (CelebA-HQ, 256 px)"], [
         ["ranker on real pairs, r = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[:3]), "+1 / 0 / -1"],
         ["ranker on generated pairs, v = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[3:]), "+0.5 / 0 / -0.5"],
         ["AAS: swapped faces that a classifier calls swapped", means(".1f", "aas") + " %", "97.69 %"],
