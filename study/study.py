@@ -9,9 +9,9 @@
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
 their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations
-of some groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their judges in runs/judges. `theory` trains fresh
-rankers on the generator of a run of `starts` and writes study_theory.csv. Figures go to study/figures, tables
-to README.md and study/README.md.
+of some groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their
+judges in runs/judges. `theory` trains fresh rankers on the generator of a run of `starts` and writes
+study_theory.csv. Figures go to study/figures, tables to README.md and study/README.md.
 """
 
 import csv
@@ -138,9 +138,8 @@ def judges_of(config):
 
 @torch.no_grad()
 def upper_l1(run, test_data):
-    """L1 of the sweep to x in the upper half of a photograph, where there is no mouth. Pixels in [-1, 1]."""
-    v = torch.tensor(ev.SWEEP)[:, None].expand(-1, len(run.config.attr))
-    return np.mean([(ev.translate(run.G, x, v) - x[:, None])[..., :x.shape[2] // 2, :].abs().mean().item()
+    """L1 of the sweep to x in the upper half of a photograph, where there is no mouth; one dial. Pixels in [-1, 1]."""
+    return np.mean([(ev.translate(run.G, x, ev.SWEEP) - x[:, None])[..., :x.shape[2] // 2, :].abs().mean().item()
                     for x in data.as_float(test_data.images[:500]).split(50)])
 
 
@@ -656,6 +655,9 @@ def draw(root=""):
         train, _ = data.load(config.data, config.attr, config.size)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
         fig_worst(trip.restore(claim), judges).savefig(FIGURES / "study_worst.png", dpi=80)
+    photo = run_folder(next(configs("photos"))[2], 0)
+    if (photo / "ranker.png").is_file():
+        shutil.copy(photo / "ranker.png", FIGURES / "photos_ranker.png")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
 
