@@ -716,7 +716,8 @@ def store(state, path):
 def choose_device(name):
     """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (before, trip.moved has no gradient there)
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         if torch.device(name).type in ("cpu", "cuda", "mps"):
             return torch.zeros(1, device=name).device  # cuda:0 for cuda

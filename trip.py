@@ -10,11 +10,12 @@ The ranker R(x, y) says how much more of it face y shows than face x. The critic
 picture. R and D are two heads on one stack of features F, and learn in one step.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The rest of x stays, because G only adds to x, and is made to add little.
+and v. D keeps G's pictures real. The rest of x stays: G moves x's pixels, paints over them, and as little of
+both as it can.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; Table3, SwitchNorm (at the end)
-    (none)          the default's generator: x + v change(x, v)     Generator
+    (none)          the default's generator: moves, then paints     moved, Generator
     Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
@@ -22,7 +23,7 @@ and v. D keeps G's pictures real. The rest of x stays, because G only adds to x,
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x                               cycle_loss
     L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
-    (none)          G(x, v) near x; R not steeper than need be      keep_loss, slope_penalty
+    (none)          change little; R not steeper than need be       keep_loss, slope_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -70,11 +71,22 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-class Generator(nn.Module):
-    """G(x, v) = x + sum_k v_k change_k(x, v), cut to [-1, 1]: x (B, 3, H, W), v (B, K); of x's shape.
+def moved(x, flow):
+    """At each place what x shows at place + flow (bilinear; beyond the edge, the edge).
 
-    At v = 0 it is x itself. The layers get v as an input, too: the change need not be linear in v. They are a
-    small U-Net (skips are added) without normalisation, whose statistics would tint what is to stay as it is.
+    x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; the picture is 2 wide and 2 high.
+    """
+    rows, columns = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[2:])
+    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2) + flow.movedim(1, 3)
+    return nn.functional.grid_sample(x, places.clamp(-1, 1), align_corners=True)
+
+
+class Generator(nn.Module):
+    """G(x, v): x moved by v flow(x, v), plus v paint(x, v), cut to [-1, 1]: of x's shape.
+
+    x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x itself. The layers get v as an input, too:
+    flow and paint need not be linear in v. They are a small U-Net (skips are added) without normalisation,
+    whose statistics would tint what is to stay as it is. The flow is coarse: it bends lips, and tears none.
     """
 
     def __init__(self, K=1, width=16, down=2, blocks=3):
@@ -85,17 +97,22 @@ class Generator(nn.Module):
         self.blocks = nn.Sequential(*[Residual(
             nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.01), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
             for _ in range(blocks)])
+        self.flow = nn.Conv2d(c[-1], 2 * K, 3, 1, 1)
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
-        self.last = nn.Conv2d(width, 3 * K, 3, 1, 1)
+        self.paint = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
-        for layer, scale in [(block[-1], 0.1) for block in self.blocks] + [(self.last, 0.01)]:
-            layer.weight.data *= scale  # begin with small changes
+        for layer in (*(block[-1] for block in self.blocks), self.flow, self.paint):
+            layer.weight.data *= 0.01 if layer in (self.flow, self.paint) else 0.1  # begin with small changes
 
-    def forward(self, x, v):
-        return (x + (v[:, :, None, None, None] * self.change(x, v)).sum(1)).clamp(-1, 1)
+    def forward(self, x, v, parts=False):
+        """parts: return x moved, before it is painted, as well."""
+        flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(x, v))
+        there = moved(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
+        picture = (there + paint).clamp(-1, 1)
+        return (picture, there) if parts else picture
 
-    def change(self, x, v):
-        """What a unit of each v_k changes: (B, K, 3, H, W)."""
+    def changes(self, x, v):
+        """What a unit of each v_k changes: flow, in tenths, (B, K, 2, h, w), and paint (B, K, 3, H, W)."""
         def act(h):
             return nn.functional.leaky_relu(h, 0.01)  # (plain ReLUs may die: then G stays as it is)
 
@@ -103,10 +120,11 @@ class Generator(nn.Module):
         for layer in self.down:
             seen.append(h)
             h = act(layer(h))
-        h = self.blocks(h)
+        h = self.blocks(h)  # h, w are H, W halved `down` times
+        flow = self.flow(h)
         for layer in self.up:  # (a transposed convolution would leave a checkerboard)
             h = act(nn.functional.interpolate(layer(h), scale_factor=2, mode="bilinear") + seen.pop())
-        return self.last(h).float().unflatten(1, (-1, 3))  # (float: the layers may work in bf16)
+        return flow.float().unflatten(1, (-1, 2)), self.paint(h).float().unflatten(1, (-1, 3))
 
 
 class Ranker(nn.Module):
@@ -309,17 +327,19 @@ def ranker_step(run, x, y, r, fake):
     return losses
 
 
-def generator_step(run, x, v, fake):
+def generator_step(run, x, v, fake, there):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake near x.
 
-    fake: G(x, v), with its graph. Returns the weighted losses by name, whose sum is the total: always
-    generator_gan and _keep, after the warm-up _rank, and _cycle and _orthogonal where they have a weight.
+    fake, there: G(x, v) and x moved, with their graph. Returns the weighted losses by name, whose sum is the
+    total: always generator_gan, _keep, after the warm-up _rank; with a weight, _paint, _cycle, _orthogonal.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
         fx, ff = R.features(augmented(run, torch.cat([x, fake]))).chunk(2)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
                   "generator_keep": c.lam_keep * keep_loss(x, fake)}
+        if c.lam_paint:
+            losses["generator_paint"] = c.lam_paint * keep_loss(there, fake)
         if run.ranking:
             target = cls_target(v) if c.cls else v
             losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
@@ -350,9 +370,9 @@ def train(run, stream):
         x, y, r = next(stream)  # a real pair, y more than x if r = 1
         v = 2 * random(run, len(x), len(c.attr)) - 1  # v ~ U[-1, 1]
         with run.autocast():
-            fake = run.G(x, v)  # drawn once, used by both players
+            fake, there = run.G(x, v, parts=True)  # drawn once, used by both players
         losses = ranker_step(run, x, y, r, fake.detach())
-        losses |= generator_step(run, x, v, fake)  # (asks the R that has just learned)
+        losses |= generator_step(run, x, v, fake, there)  # (asks the R that has just learned)
         run.step += 1
         yield losses
 
@@ -378,10 +398,11 @@ class Config:
     lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_keep: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x moved [not in the paper]")
     lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
     slope: float = setting(0.2, "longest gradient of R without penalty, times 64 / SIZE [not in the paper]")
-    lr_g: float = setting(1e-3, "Adam's learning rate for G [5e-5]")
-    lr_r: float = setting(2.4e-3, "Adam's learning rate for R [1e-5]")
+    lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
+    lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
     table3: bool = setting(False, "G is Table 3's and draws the whole picture, not what changes [yes]")
     table4: bool = setting(False, "R's head is Table 4's and sees pairs, not a score of each picture [yes]")
@@ -403,7 +424,7 @@ class Config:
     # ... optimisation, machine and bookkeeping
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
-    decay_from: float = setting(0.3, "share of STEPS after which rates fall linearly to 0; 1: never", 0, 1)
+    decay_from: float = setting(0.2, "share of STEPS after which rates fall linearly to 0; 1: never", 0, 1)
     clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
     precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
@@ -425,11 +446,11 @@ class Config:
 # (every second), and pairs balanced and mirrored
 PRESETS = {
     "small": {},
-    "photo": dict(steps=6000, lam=0.5, colour=1.0, lr_g=7e-4, lr_r=1.2e-3, decay_from=0.2, measure_every=100),
+    "photo": dict(steps=6000, lam=0.5, lam_paint=0.0, colour=1.0, measure_every=100),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2,
                   g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0,
-                  lam_o=1e-6, lam_keep=10.0, lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5, lr_r=1e-5,
-                  beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0, measure_every=100)}
+                  lam_o=1e-6, lam_keep=10.0, lam_paint=0.0, lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5,
+                  lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0, measure_every=100)}
 
 
 # ============================================================================================================
@@ -494,8 +515,9 @@ class Table3(nn.Module):
             c //= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
 
-    def forward(self, x, v):
-        return self.layers(with_planes(x, v)).float()  # (float: the layers may work in bf16)
+    def forward(self, x, v, parts=False):
+        picture = self.layers(with_planes(x, v)).float()  # (float: the layers may work in bf16)
+        return (picture, picture) if parts else picture  # (nothing is moved, nothing painted over)
 
 
 NETS = ("G", "R", "opt_g", "opt_r")  # what a checkpoint holds of a Run

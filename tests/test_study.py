@@ -182,7 +182,7 @@ def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, ca
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": TINY}),
-        "trap": ([0], {"default": TINY, "x + change": TINY,
+        "trap": ([0], {"default": TINY, "no factor v": TINY,
                        "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
     few = data.split(data.faces(("smile",), 32, n=200), 0)
@@ -195,7 +195,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     study.run_all(study.GROUPS)
     rows = {row["variant"]: row for row in study.read_table(study.RESULTS)}
     assert len(rows) == 3 and "3/3" not in capsys.readouterr().out
-    assert rows["default"]["gen_plus"] != rows["x + change"]["gen_plus"]
+    assert rows["default"]["gen_plus"] != rows["no factor v"]["gen_plus"]
     assert "iteration" in rows["blown up"]["remark"] and rows["blown up"]["gen_plus"] == ""
     assert study.level(rows.values())["blown up"].size == 0
     assert [row["group"] for row in study.read_table(study.CURVES)].count("claim") == 4

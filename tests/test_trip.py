@@ -96,8 +96,8 @@ def a_batch(K=1):
 def both_steps(run):
     """The losses of an iteration on a_batch: {name: number}."""
     x, y, r, v = a_batch()
-    fake = run.G(x, v)
-    losses = trip.ranker_step(run, x, y, r, fake.detach()) | trip.generator_step(run, x, v, fake)
+    fake, there = run.G(x, v, parts=True)
+    losses = trip.ranker_step(run, x, y, r, fake.detach()) | trip.generator_step(run, x, v, fake, there)
     return {name: loss.item() for name, loss in losses.items()}
 
 
@@ -282,15 +282,41 @@ def test_generator_gives_pixels_in_minus_1_to_1_and_heeds_v(kind):
     assert not torch.allclose(y[0], z[0])
 
 
-def test_the_generator_adds_v_times_a_change_that_may_itself_depend_on_v():
+def test_a_picture_is_moved_by_its_flow():
+    x = numbers(2, 3, 32, 32)
+    pixel = 2 / 31  # from one pixel's middle to the next one's
+    flow = torch.zeros(2, 2, 32, 32)
+    assert torch.allclose(trip.moved(x, flow), x, atol=1e-4)
+    flow[0, 0], flow[1, 1] = 3 * pixel, -2 * pixel
+    y = trip.moved(x, flow)
+    assert torch.allclose(y[0, :, :, :29], x[0, :, :, 3:], atol=1e-4)  # what was to the right
+    assert torch.allclose(y[0, :, :, 29:], x[0, :, :, 31:].expand(-1, -1, 3), atol=1e-4)  # beyond it, the edge
+    assert torch.allclose(y[1, :, 2:], x[1, :, :30], atol=1e-4)  # what was above
+    flow = torch.zeros(2, 2, 32, 32)
+    flow[:, 1] = pixel / 4
+    assert torch.allclose(trip.moved(x, flow)[:, :, :31], 0.75 * x[:, :, :31] + 0.25 * x[:, :, 1:], atol=1e-4)
+
+
+def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v():
     G = trip.Generator(2, 4, 2, 1)
     x = numbers(3, 3, 32, 32).tanh() / 2
-    assert torch.equal(G(x, torch.zeros(3, 2)), x)
-    one, half, both = (G(x, torch.tensor([v]).expand(3, 2)) - x for v in ([1.0, 0.0], [0.5, 0.0], [1.0, 1.0]))
-    assert not torch.allclose(one, 2 * half, atol=1e-6) and not torch.allclose(one, both, atol=1e-6)
+    assert torch.allclose(G(x, torch.zeros(3, 2)), x, atol=1e-4)
+
+    def parts(*v):
+        return G.changes(x, torch.tensor([v]).expand(3, 2))
+
+    for one, half in zip(parts(1.0, 0.0), parts(0.5, 0.0)):
+        assert one.shape[:2] == (3, 2) and not torch.allclose(one, half, atol=1e-6)
     G.first.weight.data[:, 3:] = 0  # cut off from v, the layers draw one change, which v scales
-    one, half = (G(x, torch.tensor([v]).expand(3, 2)) - x for v in ([1.0, 0.0], [0.5, 0.0]))
-    assert torch.allclose(one, 2 * half, atol=1e-6)
+    for one, half in zip(parts(1.0, 0.0), parts(0.5, 0.0)):
+        assert torch.equal(one, half)
+    v = torch.tensor([[0.5, -0.25]]).expand(3, 2)
+    (flow, paint), (picture, there) = G.changes(x, v), G(x, v, parts=True)
+    flow, paint = (0.5 * change[:, 0] - 0.25 * change[:, 1] for change in (flow, paint))
+    assert flow.shape == (3, 2, 8, 8) and paint.shape == x.shape
+    flow = nn.functional.interpolate(0.1 * flow, (32, 32), mode="bilinear")
+    assert torch.allclose(there, trip.moved(x, flow), atol=1e-5) and torch.equal(picture, G(x, v))
+    assert torch.allclose(picture, (there + paint).clamp(-1, 1), atol=1e-5)
 
 
 def test_G_starts_near_the_identity_and_soon_moves(smiles):
@@ -379,7 +405,7 @@ def test_the_generators_step_moves_the_generator_and_nothing_else():
     run = tiny_run()
     x, y, r, v = a_batch()
     G, R = weights(run.G), weights(run.R)
-    trip.generator_step(run, x, v, run.G(x, v))
+    trip.generator_step(run, x, v, *run.G(x, v, parts=True))
     assert any(moved(G, run.G)) and not any(moved(R, run.R))
     assert all(p.grad is None for p in run.R.parameters())
 
@@ -457,7 +483,7 @@ def test_lambda_0_and_cls_change_what_they_say():
 
 
 def test_weights_of_losses_multiply_them():
-    names = ("lam_rank", "lam_g", "lam_gp", "lam_slope", "lam_c", "lam_keep", "lam_o")
+    names = ("lam_rank", "lam_g", "lam_gp", "lam_slope", "lam_c", "lam_keep", "lam_paint", "lam_o")
     one, two = (both_steps(tiny_run(slope=0.0, **dict.fromkeys(names, weight))) for weight in (1.0, 2.0))
     # the generator's losses are taken after the ranker's step, which the weights change (Adam: hardly)
     for name in one:
@@ -910,7 +936,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     with monkeypatch.context() as patch:
         calls = []
         patch.setattr(trip, "keep_loss", lambda *a: calls.append(0)
-                      or whole(*a) * (float("nan") if len(calls) == 3 else 1))
+                      or whole(*a) * (float("nan") if len(calls) == 5 else 1))  # (called twice an iteration)
         assert trip.main(["--steps", "8", *TINY, "--warmup", "0", "--save_every", "2", "--out",
                           str(tmp_path)]) == 1
     said = capsys.readouterr().err.strip()
@@ -946,7 +972,7 @@ def test_the_ranker_learns_and_the_generator_heeds_it(smiles):
     row = eval.summarise(run)
     assert row["pair_accuracy"] > 0.85
     assert row["real_plus"] > 0.3 and row["real_minus"] < -0.3 and abs(row["real_zero"]) < 0.15
-    assert row["gen_plus"] > 0.2 and row["gen_minus"] < -0.2 and row["gen_zero"] == 0
+    assert row["gen_plus"] > 0.2 and row["gen_minus"] < -0.2 and abs(row["gen_zero"]) < 1e-4
     assert row["gen_plus"] < 0.8 and row["gen_minus"] > -0.8  # the rivals meet below +-1
     assert row["recon_l1"] == 0
 
@@ -1138,7 +1164,7 @@ def lines_of(name):
 def test_the_house_stays_small():
     lines = lines_of("trip.py")
     method = next(i for i, line in enumerate(lines) if line.startswith("# ===="))
-    assert method <= 435 and len(lines) <= 675 and max(map(len, lines)) <= 110
+    assert method <= 456 and len(lines) <= 695 and max(map(len, lines)) <= 110
     assert len(lines_of("README.md")) <= 170
 
 
