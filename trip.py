@@ -7,15 +7,15 @@
 
 There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
 The ranker R(x, y) says how much more of it face y shows than face x. The critic D(x) says whether x is a real
-picture. R and D are two heads on one stack of features F, and learn in one step.
+picture. R and D are two heads on one stack of features F, and learn together.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The rest of x stays: G moves x's pixels, paints over them, and as little of
-both as it can.
+and v. D keeps G's pictures real. The rest of x stays: G moves x's pixels and adds paint, and every change of
+a pixel costs, by paint once more.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; Table3, SwitchNorm (at the end)
-    (none)          the default's generator: moves, then paints     moved, Generator
+    (none)          the default's generator: moves, adds paint      moved, Generator
     Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
@@ -23,7 +23,7 @@ both as it can.
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x                               cycle_loss
     L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
-    (none)          change little; R not steeper than need be       keep_loss, slope_penalty
+    (none)          change and paint little; R not too steep        keep_loss, slope_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -55,7 +55,7 @@ def he_weights(net):
     """He et al.'s first weights: with PyTorch's own a signal fades in a network without normalisation."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, a=0.01)
+            nn.init.kaiming_normal_(layer.weight, a=0.01)  # (LeakyReLU's slope)
             nn.init.zeros_(layer.bias)
 
 
@@ -74,63 +74,66 @@ class Residual(nn.Sequential):
 def moved(x, flow):
     """At each place what x shows at place + flow (bilinear; beyond the edge, the edge).
 
-    x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; the picture is 2 wide and 2 high.
+    x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; from the first pixel to the last one it is 2.
     """
-    rows, columns = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[2:])
-    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2) + flow.movedim(1, 3)
+    ys, xs = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[2:])  # the pixels' places
+    places = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), 2) + flow.movedim(1, 3)  # (B, H, W, 2)
     return nn.functional.grid_sample(x, places.clamp(-1, 1), align_corners=True)
 
 
 class Generator(nn.Module):
-    """G(x, v): x moved by v flow(x, v), plus v paint(x, v), cut to [-1, 1]: of x's shape.
+    """G(x, v), (B, 3, H, W): x fetched from v flow / 10 away (see moved), plus v paint, cut to [-1, 1].
 
-    x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x itself. The layers get v as an input, too:
-    flow and paint need not be linear in v. They are a small U-Net (skips are added) without normalisation,
-    whose statistics would tint what is to stay as it is. The flow is coarse: it bends lips, and tears none.
+    x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x, but for rounding. The layers get v as an
+    input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without normalisation,
+    whose statistics would tint what is to stay. The flow has one arrow for 4 x 4 pixels: lips bend.
     """
 
     def __init__(self, K=1, width=16, down=2, blocks=3):
         super().__init__()
-        c = [width << i for i in range(down + 1)]
+        channels = [width << i for i in range(down + 1)]
+        c = channels[-1]
+        self.act = nn.LeakyReLU(0.01)  # (plain ReLUs may die: then G stays as it is)
         self.first = nn.Conv2d(3 + K, width, 3, 1, 1)  # (B, width, H, W)
-        self.down = nn.ModuleList([nn.Conv2d(a, 2 * a, 4, 2, 1) for a in c[:-1]])  # halves H and W
-        self.blocks = nn.Sequential(*[Residual(
-            nn.Conv2d(c[-1], c[-1], 3, 1, 1), nn.LeakyReLU(0.01), nn.Conv2d(c[-1], c[-1], 3, 1, 1))
-            for _ in range(blocks)])
-        self.flow = nn.Conv2d(c[-1], 2 * K, 3, 1, 1)
-        self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in c[-2::-1]])  # and back
+        self.down = nn.ModuleList([nn.Conv2d(a, 2 * a, 4, 2, 1) for a in channels[:-1]])  # halves H and W
+        self.blocks = nn.Sequential(*[
+            Residual(nn.Conv2d(c, c, 3, 1, 1), self.act, nn.Conv2d(c, c, 3, 1, 1)) for _ in range(blocks)])
+        self.flow = nn.Conv2d(c, 2 * K, 3, 1, 1)
+        self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in channels[-2::-1]])  # and back
         self.paint = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
-        for layer in (*(block[-1] for block in self.blocks), self.flow, self.paint):
-            layer.weight.data *= 0.01 if layer in (self.flow, self.paint) else 0.1  # begin with small changes
+        small = [(block[-1], 0.1) for block in self.blocks] + [(self.flow, 0.01), (self.paint, 0.01)]
+        for layer, scale in small:  # begin with small changes
+            layer.weight.data *= scale
 
     def forward(self, x, v, parts=False):
-        """parts: return x moved, before it is painted, as well."""
+        """parts: return x moved, before paint is added, as well."""
         flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(x, v))
-        there = moved(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
-        picture = (there + paint).clamp(-1, 1)
-        return (picture, there) if parts else picture
+        x_moved = moved(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
+        picture = (x_moved + paint).clamp(-1, 1)
+        return (picture, x_moved) if parts else picture
 
     def changes(self, x, v):
-        """What a unit of each v_k changes: flow, in tenths, (B, K, 2, h, w), and paint (B, K, 3, H, W)."""
-        def act(h):
-            return nn.functional.leaky_relu(h, 0.01)  # (plain ReLUs may die: then G stays as it is)
+        """What v_k multiplies: flow (B, K, 2, h, w), in tenths of moved's, and paint (B, K, 3, H, W).
 
-        h, seen = act(self.first(with_planes(x, v))), []
+        h, w: H, W halved `down` times.
+        """
+        features, seen = self.act(self.first(with_planes(x, v))), []
         for layer in self.down:
-            seen.append(h)
-            h = act(layer(h))
-        h = self.blocks(h)  # h, w are H, W halved `down` times
-        flow = self.flow(h)
+            seen.append(features)
+            features = self.act(layer(features))
+        features = self.blocks(features)
+        flow = self.flow(features)
         for layer in self.up:  # (a transposed convolution would leave a checkerboard)
-            h = act(nn.functional.interpolate(layer(h), scale_factor=2, mode="bilinear") + seen.pop())
-        return flow.float().unflatten(1, (-1, 2)), self.paint(h).float().unflatten(1, (-1, 3))
+            larger = nn.functional.interpolate(layer(features), scale_factor=2, mode="bilinear")
+            features = self.act(larger + seen.pop())
+        return flow.float().unflatten(1, (-1, 2)), self.paint(features).float().unflatten(1, (-1, 3))
 
 
 class Ranker(nn.Module):
     """A feature stack F (Table 4) shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
 
-    The code's R is all of it, R(x, y) and D(x) = R.critic(F(x)).
+    R in the code is the whole network: R(x, y), and D(x) = R.critic(R.features(x)).
     size: of the pictures, in pixels. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256).
     table4: R's head has two layers, and can see that x and y are one person. Else it has one, without a bias:
     R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
@@ -201,7 +204,7 @@ def cycle_loss(x, back):
 
 
 def keep_loss(x, fake):
-    """E [(G(x, v) - x)^2]: change no more than you must. Not in the paper. x, fake: (B, 3, H, W)."""
+    """E [(fake - x)^2]: change little; with x moved for x: paint little. Ours. x, fake: (B, 3, H, W)."""
     return ((fake - x) ** 2).mean()
 
 
@@ -220,7 +223,8 @@ def slope_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z R_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
     Not in the paper. Labels know two classes, so R becomes a step between them, and G need only just cross
-    it, whatever v; an R that may not be steep is a ramp, which asks G for more. Shapes as above.
+    it, whatever v; an R that may not be steep is a ramp, which asks G for more. x matters with table4 only.
+    x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
     fx, fz = R.features.forward(x).detach(), R.features.forward(z)
@@ -278,7 +282,7 @@ def random(run, *shape):
 
 
 def augmented(run, x):
-    """What R sees of pictures x (B, 3, H, W): all moved alike by a few pixels, so that patterns made for R's
+    """What R sees of pictures x (B, 3, H, W): all shifted alike by some pixels, so that patterns made for R's
     strides gain nothing; with `colour` each in light and colours of its own, so that a tint gains nothing
     (DiffAugment, Zhao et al. 2020). May leave [-1, 1].
     """
@@ -317,7 +321,7 @@ def ranker_step(run, x, y, r, fake):
         if run.ranking:
             rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
             losses["ranker_rank"] = c.lam_rank * rank_loss
-    x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough)
+    x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough, and not augmented)
     a = random(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
@@ -327,11 +331,12 @@ def ranker_step(run, x, y, r, fake):
     return losses
 
 
-def generator_step(run, x, v, fake, there):
-    """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake near x.
+def generator_step(run, x, v, fake, x_moved):
+    """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
-    fake, there: G(x, v) and x moved, with their graph. Returns the weighted losses by name, whose sum is the
-    total: always generator_gan, _keep, after the warm-up _rank; with a weight, _paint, _cycle, _orthogonal.
+    fake, x_moved: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
+    sum is the total: always generator_gan, _keep; after the warm-up _rank, and _cycle if it has a weight;
+    _paint and _orthogonal if they have one.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -339,7 +344,7 @@ def generator_step(run, x, v, fake, there):
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
                   "generator_keep": c.lam_keep * keep_loss(x, fake)}
         if c.lam_paint:
-            losses["generator_paint"] = c.lam_paint * keep_loss(there, fake)
+            losses["generator_paint"] = c.lam_paint * keep_loss(x_moved, fake)
         if run.ranking:
             target = cls_target(v) if c.cls else v
             losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
@@ -367,12 +372,12 @@ def train(run, stream):
     c = run.config
     while run.step < c.steps:
         set_rates(run)
-        x, y, r = next(stream)  # a real pair, y more than x if r = 1
+        x, y, r = next(stream)  # real pairs: y shows more than x where r = 1
         v = 2 * random(run, len(x), len(c.attr)) - 1  # v ~ U[-1, 1]
         with run.autocast():
-            fake, there = run.G(x, v, parts=True)  # drawn once, used by both players
+            fake, x_moved = run.G(x, v, parts=True)  # drawn once; both players use fake
         losses = ranker_step(run, x, y, r, fake.detach())
-        losses |= generator_step(run, x, v, fake, there)  # (asks the R that has just learned)
+        losses |= generator_step(run, x, v, fake, x_moved)  # (asks the R that has just learned)
         run.step += 1
         yield losses
 
@@ -398,13 +403,13 @@ class Config:
     lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_keep: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
-    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x moved [not in the paper]")
+    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) minus x moved [not in the paper]")
     lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
     slope: float = setting(0.2, "longest gradient of R without penalty, times 64 / SIZE [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
-    table3: bool = setting(False, "G is Table 3's and draws the whole picture, not what changes [yes]")
+    table3: bool = setting(False, "G is Table 3's: it draws the picture anew, and moves nothing [yes]")
     table4: bool = setting(False, "R's head is Table 4's and sees pairs, not a score of each picture [yes]")
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
     g_down: int = setting(2, "stride-2 layers of G [2]", 0, 3)
@@ -419,13 +424,13 @@ class Config:
     lam_o: float = setting(0.0, "weight of the orthogonal penalty [1e-6]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
     ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
-    shift: int = setting(3, "R sees a batch moved by up to so many pixels [none]", 0, 256)
+    shift: int = setting(3, "R sees a batch shifted by up to so many pixels [none]", 0, 256)
     colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
     # ... optimisation, machine and bookkeeping
     beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
     beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
     decay_from: float = setting(0.2, "share of STEPS after which rates fall linearly to 0; 1: never", 0, 1)
-    clip: float = setting(10.0, "longest gradient of a player: one bad batch cannot ruin R; 0: any [none]")
+    clip: float = setting(10.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
     precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
     compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
     measure_every: int = setting(30, "iterations between measurements on held-out pictures", 1, 10 ** 9)

@@ -572,14 +572,15 @@ class ToyG(nn.Module):
 RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_rank": ("ranker_rank_loss", "lam_rank"),
                  "ranker_gp": ("gradient_penalty", "lam_gp"), "ranker_slope": ("slope_penalty", "lam_slope")}
 GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
-                    "generator_keep": ("keep_loss", "lam_keep"), "generator_paint": ("keep_loss of there", "lam_paint"),
+                    "generator_keep": ("keep_loss", "lam_keep"),
+                    "generator_paint": ("keep_loss of x_moved", "lam_paint"),
                     "generator_rank": ("generator_rank_loss", "lam_rank"),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
 RANKING = {"ranker_rank", "ranker_slope", "generator_rank", "generator_cycle"}  # not in the warm-up
 SPARED = {"ranker_gp", "ranker_slope", "generator_paint", "generator_cycle",
           "generator_orthogonal"}  # where their weight is 0
-THERE = [20.0, 30.0]  # the numbers of `there`, x moved: which of two calls of keep_loss is which
+MOVED = [20.0, 30.0]  # the numbers of x_moved: which of two calls of keep_loss is which
 WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
                lam_keep=13.0, lam_paint=19.0, lam_slope=17.0, slope=0.75)
 SIZE = 32  # of the pictures, says Config
@@ -597,8 +598,8 @@ def play(trip, stand_ins, step, ranking, **settings):
     def recorded(loss):
         def call(*args, **kwargs):
             given = inspect.signature(loss).bind(*args, **kwargs).arguments
-            of_there = any(torch.is_tensor(u) and u.flatten(1).mean(1).tolist() == THERE for u in given.values())
-            name = loss.__name__ + " of there" * of_there
+            of_moved = any(torch.is_tensor(u) and u.flatten(1).mean(1).tolist() == MOVED for u in given.values())
+            name = loss.__name__ + " of x_moved" * of_moved
             calls[name] = SimpleNamespace(**given, value=loss(**given))
             return calls[name].value
         return call
@@ -834,8 +835,8 @@ def generator_plays(trip, ranking=True, **settings):
         run.G.g.grad = torch.tensor(100.0)  # of a step before
         x, v = pictures(1.0, 2.0), torch.tensor([[0.5], [-1.0]])
         fake = run.G(x, v)
-        there = pictures(*THERE) + fake - fake.detach()  # (with its graph, as G makes it)
-        return trip.generator_step(run, x, v, fake, there)
+        x_moved = pictures(*MOVED) + fake - fake.detach()  # (with its graph, as G makes it)
+        return trip.generator_step(run, x, v, fake, x_moved)
 
     return (*play(trip, (generator_gan_loss, generator_rank_loss, keep_loss, cycle_loss, orthogonal_penalty,
                          cls_target), step, ranking, **settings),
@@ -887,11 +888,11 @@ def little_may_change_and_kernels_are_orthogonal(trip):
     if given != [[1.0, 2.0], [1.5, 1.0]]:
         wrong(f"{case}; keep_loss's x and fake", "1 and 2, 1.5 and 1", given,
               ["the way back in place of fake"] if given == [[1.0, 2.0], [1.0, 2.0]] else [])
-    call = expect_call(calls, "keep_loss of there", case)
+    call = expect_call(calls, "keep_loss of x_moved", case)
     given = sorted(z.mean((1, 2, 3)).tolist() for z in (call.x, call.fake))
-    if given != sorted([THERE, [1.5, 1.0]]):
-        wrong(f"{case}; keep_loss's second call, there and fake", f"{THERE}, 1.5 and 1", given,
-              ["x in place of fake: what is painted is fake less there"] if [1.0, 2.0] in given else [])
+    if given != sorted([MOVED, [1.5, 1.0]]):
+        wrong(f"{case}; keep_loss's second call, x_moved and fake", f"{MOVED}, 1.5 and 1", given,
+              ["x in place of fake: paint is fake less x_moved"] if [1.0, 2.0] in given else [])
     if expect_call(calls, "orthogonal_penalty", case).net is not run.G:
         wrong(f"{case}; orthogonal_penalty's net", "run.G", type(calls["orthogonal_penalty"].net).__name__)
 
@@ -913,7 +914,7 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
     weights = {name: (loss / expect_call(calls, GENERATOR_LOSSES[name][0], case).value).item()
                for name, loss in losses.items()}
     lost = {"fake detached for both heads of R": 1.5 * (weights["generator_gan"] + weights["generator_rank"]),
-            "there detached": 1.5 * weights["generator_paint"],
+            "x_moved detached": 1.5 * weights["generator_paint"],
             "fake detached on the way back": 1.5 * weights["generator_cycle"],
             "a way back without a gradient": 1.25 * weights["generator_cycle"]}
     expect_move(run.G.g, {name: weight * by_g[name] for name, weight in weights.items()}, lost,
