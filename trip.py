@@ -86,7 +86,7 @@ class Generator(nn.Module):
 
     x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x, but for rounding. The layers get v as an
     input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without normalisation,
-    whose statistics would tint what is to stay. The flow has one arrow for 4 x 4 pixels: lips bend.
+    whose statistics would tint what is to stay. One arrow of the flow moves 4 x 4 pixels: lips bend.
     """
 
     def __init__(self, K=1, width=16, down=2, blocks=3):
