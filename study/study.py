@@ -74,7 +74,7 @@ GROUPS = {
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
-    "ablation": (range(1), ABLATION),
+    "ablation": (range(3), ABLATION),
     "ablation4": (range(1), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
     "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS[:4]}),
     "photo_more": (range(1), {"eyeglasses": PHOTO | dict(attr=("eyeglasses",)),
@@ -116,9 +116,12 @@ def run_folder(options, seed):
 class NoFactor(trip.Generator):
     """Moves x by flow(x, v) and adds paint(x, v), without the factor v."""
 
-    def changes(self, x, v):
-        factor = torch.where(v == 0, 1e-3, v)[:, :, None, None, None]  # (forward has it)
-        return [change / factor for change in super().changes(x, v)]
+    def forward(self, x, v, parts=False):
+        self.v = v
+        return super().forward(x, torch.ones_like(v), parts)
+
+    def changes(self, x, ones):
+        return super().changes(x, self.v)
 
 
 def no_factor(run):
