@@ -16,8 +16,11 @@ The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 stre
 The judges are trained once for a data set and kept in runs/judges. Neither they nor the truth touch TRIP's training.
 """
 
+import base64
 import csv
 import hashlib
+import html
+import io
 import json
 import math
 import pickle
@@ -31,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -227,7 +231,7 @@ def summarise(run):
 
 # what a run's folder may hold, this file's figures among it: --overwrite removes all
 FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png",
-         "summary.json", "edit.png", "eval.json", "fig*.png", "truth.png", "truth.*.png")
+         "summary.json", "dial.html", "edit.png", "edit.html", "eval.json", "fig*.png", "truth.png", "truth.*.png")
 
 
 def remove(out):
@@ -249,7 +253,7 @@ def cells(row, attrs):
 
 
 def report(run, out, test_data):
-    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); summary.json at the end."""
+    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json, dial.html."""
     attrs = run.config.attr
     rows = [cells(row, attrs) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
@@ -263,10 +267,11 @@ def report(run, out, test_data):
         fig_strips(run, test_data, k).savefig(out / ("samples.png" if k == 0 else f"samples.{attr}.png"), dpi=100)
     if run.step >= run.config.steps:
         (out / "summary.json").write_text(json.dumps(summarise(run), indent=2) + "\n")
+        write_dial(run, out, test_data)
 
 
 def edit(run, out, images, strengths=None):
-    """Apply the run to picture files of any size, and write the strip out/edit.png. Returns the exit code 0.
+    """Apply the run to picture files of any size, and write the strip out/edit.png and the page out/edit.html. Returns the exit code 0.
 
     strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time.
     """
@@ -285,7 +290,8 @@ def edit(run, out, images, strengths=None):
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     figure = strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
     figure.savefig(out / "edit.png", dpi=100)
-    print(f"wrote {out / 'edit.png'}")
+    (out / "edit.html").write_text(dial_page(run, x), encoding="utf-8")
+    print(f"wrote {out / 'edit.png'} and, to turn the dial in a browser, {out / 'edit.html'}")
     return 0
 
 
@@ -610,6 +616,7 @@ class Result:
     test: data.Data
     readings: dict  # name -> array (N, ...), see `read`
     scores: dict  # name -> number, or list of numbers
+    judges: Judges
 
     @property
     def attr(self):
@@ -645,7 +652,7 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
             truth = test.person[:, :len(data.FACE_ATTRS)]
             scores |= truth_scores(readings["seen"], readings["before"], truth, data.FACE_ATTRS.index(attr),
                                    [data.FACE_ATTRS.index(a) for a in test.attrs])
-        results.append(Result(name, run, k, test, readings, scores))
+        results.append(Result(name, run, k, test, readings, scores, judges))
     return results
 
 
@@ -824,6 +831,138 @@ def fig_truth(result):
 
 
 # ------------------------------------------------------------------------------------------------------------
+# The dial: a page that moves
+
+def page(title, words, pictures, dials, quality=90):
+    """A page for a browser, with everything in it: pictures that sliders turn. Returns the text of an HTML file that fetches nothing.
+
+    words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of the places of the
+    dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts), `start` (number of a place) and
+    `curves`, dicts of `kind` ("one", "two": colours; "guide": grey), `name`, `low` and `high` (the plot's) and `values`
+    (N, M). Shown are as many pictures as fit a WebP file (16,383 pixels high), at 256 pixels or less.
+    """
+    pictures = pictures.cpu()
+    if pictures.shape[-2] > 256:
+        pictures = F.interpolate(pictures.flatten(0, 1), scale_factor=256 / pictures.shape[-2], mode="bilinear", antialias=True
+                                 ).unflatten(0, pictures.shape[:2])
+    n, (_, M, _, H, W) = len(dials[0]["places"]), pictures.shape
+    pictures = pictures[:16383 * n // (M * H)]
+    cells = ((pictures + 1) * 127.5).round().byte().flatten(0, 1).unflatten(0, (-1, n))  # (N M / n, n, 3, H, W)
+    Image.fromarray(cells.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()).save(
+        file := io.BytesIO(), "WebP", quality=quality)
+    for curve in (curve for dial in dials for curve in dial["curves"]):
+        curve["values"] = [[round(u, 2) for u in row] for row in torch.as_tensor(curve["values"]).tolist()]
+    dials = [dial | {"name": html.escape(dial["name"])} for dial in dials]
+    slider = '<label>{} <input type="range" min="0" max="{}" value="{}"><output></output></label>'
+    plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
+    text = PAGE
+    for mark, value in {
+            "title": html.escape(title), "words": words, "width": f"{100 * n}", "height": f"{100 * len(cells)}", "ratio": f"{W / H:g}",
+            "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
+            "sliders": "\n".join(slider.format(dial["name"], len(dial["places"]) - 1, dial["start"]) for dial in dials),
+            "figures": f'<figure><div role="img"></div>{plots}</figure>\n' * len(pictures),
+            "data": json.dumps({"rows": len(cells), "dials": dials})}.items():
+        text = text.replace(f"@{mark}@", value)
+    return text
+
+
+def dial_page(run, x, strengths=None):
+    """The page of the dial: a slider for the run's attribute, with 21 places, or two for the first two, with 9 each.
+
+    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is to be shown.
+    """
+    attrs = run.config.attr[:2]
+    n, digits, quality = (21, 1, 90) if len(attrs) == 1 else (9, 2, 70)
+    us = torch.linspace(-1, 1, n)
+    v = torch.zeros(n ** len(attrs), len(run.config.attr))
+    v[:, :len(attrs)] = torch.cartesian_prod(*[us] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
+    y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W)
+    with torch.no_grad():
+        ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
+        seen = torch.stack([in_parts(strengths, faces) for faces in y]) if strengths else None
+    dials = []
+    for k, attr in enumerate(attrs):
+        curves = [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
+                  {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
+        if strengths:
+            curves.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
+        dials.append({"name": attr.replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": curves})
+    words = ('Below each picture x, against v from -1 to 1: <span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 '
+             'to 1, beside half of v (grey)')
+    words += ', and <span class="two">the true strength, from 0 to 1, as a judge reads it</span>' if strengths else ""
+    words += ". R was trained to say 0 of such pairs, and the generator to make it say v."
+    return page(" and ".join(dial["name"] for dial in dials) + ", from less to more", words, y, dials, quality)
+
+
+def write_dial(run, out, test_data, strengths=None):
+    """The page out/dial.html of the first six held-out pictures. strengths: as dial_page takes it."""
+    x = data.as_float(test_data.images[:6]).to(run.device)
+    (out / "dial.html").write_text(dial_page(run, x, strengths), encoding="utf-8")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>@title@</title>
+<style>
+  :root { color-scheme: light dark; --one: #0072b2; --two: #d55e00 }
+  @media (prefers-color-scheme: dark) { :root { --one: #56b4e9; --two: #e69f00 } }
+  body { max-width: 60rem; margin: auto; padding: 0 1rem 1rem; font: 1rem/1.4 system-ui, sans-serif }
+  h1 { font-size: 1.2rem; margin: .6rem 0 0 }
+  form { position: sticky; top: 0; padding: .3rem 0; background: Canvas }
+  label { display: grid; grid-template-columns: minmax(3rem, auto) 1fr 3rem; gap: .8rem; align-items: center }
+  input { width: 100%; height: 2.4rem }
+  main { display: grid; grid-template-columns: repeat(auto-fill, minmax(calc(8rem * @ratio@), 1fr)); gap: 1rem }
+  figure { margin: 0; font-variant-numeric: tabular-nums }
+  figure div { aspect-ratio: @ratio@; background: url(@sprite@) 0 0 / @width@% @height@% }
+  figure p { margin: 0 0 .6rem; white-space: pre-line }
+  svg { display: block; width: 100%; max-height: 8rem; margin-top: .3rem; background: color-mix(in srgb, CanvasText 7%, Canvas) }
+  path { fill: none; stroke: GrayText; stroke-width: .03 }
+  .one { color: var(--one) } .two { color: var(--two) }
+  .one path, .two path { stroke: currentColor; stroke-width: .06 } circle { fill: currentColor } .guide circle { display: none }
+</style>
+<h1>@title@</h1>
+<form>@sliders@</form>
+<main>
+@figures@</main>
+<noscript>The sliders need JavaScript.</noscript>
+<p>@words@</p>
+<script>
+  const D = @data@;  // values: of each picture, at each place of the grid of dials, the first dial fastest
+  const sliders = [...document.querySelectorAll("input")], figures = [...document.querySelectorAll("figure")];
+  const n = D.dials[0].places.length, x = (dial, i) => 2 * i / (dial.places.length - 1) - 1;
+  function turn() {
+    const at = sliders.map(slider => +slider.value), shown = at.map((i, k) => D.dials[k].places[i]);
+    sliders.forEach((slider, k) => { slider.nextElementSibling.value = slider.ariaValueText = shown[k]; });
+    figures.forEach((figure, f) => {
+      const [face, ...parts] = figure.children, row = f * D.rows / figures.length + (at[1] || 0);
+      face.style.backgroundPosition = `${100 * at[0] / (n - 1)}% ${100 * row / Math.max(1, D.rows - 1)}%`;
+      D.dials.forEach((dial, k) => {
+        let plot = `<path d="M${x(dial, at[k])},-.6V.6"/>`, said = D.dials.length > 1 ? dial.name : "";
+        for (const { kind, name, low, high, values } of dial.curves) {
+          const value = i => values[f][k ? at[0] + i * n : i + (at[1] || 0) * n], now = value(at[k]);
+          const y = i => (.6 - 1.2 * (value(i) - low) / (high - low)).toFixed(3);
+          plot += `<g class="${kind}"><path d="M${dial.places.map((_, i) => `${x(dial, i)},${y(i)}`).join("L")}"/>
+            <circle cx="${x(dial, at[k])}" cy="${y(at[k])}" r=".09"/></g>`;
+          if (name) said += `\\n<span class="${kind}">${name} ${low < 0 && now >= 0 ? "+" : ""}${now.toFixed(2)}</span>`;
+        }
+        parts[2 * k].innerHTML = plot;
+        parts[2 * k + 1].innerHTML = said.trim();
+      });
+      face.ariaLabel = `picture ${f + 1} at ${shown}: ${figure.textContent}`;
+    });
+  }
+  addEventListener("input", turn);
+  addEventListener("pageshow", turn);  // (a browser may bring back a slider's place)
+</script>
+</html>
+"""
+
+
+# ------------------------------------------------------------------------------------------------------------
 # Command line
 
 ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
@@ -876,6 +1015,7 @@ def write(results):
     if len(results) > 1:
         fig_grid(run, results[0].test).savefig(folder / "fig8_grid.png", dpi=100)
     fig_losses(run).savefig(folder / "fig10_losses.png", dpi=100)
+    write_dial(run, folder, results[0].test, results[0].judges.strengths)
     scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed, "device": run.device.type}
     (folder / "eval.json").write_text(json.dumps(scores, indent=2) + "\n")
 

@@ -28,7 +28,8 @@ import data  # noqa: E402
 import eval  # noqa: E402
 import trip  # noqa: E402
 
-FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json"}
+FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json",
+         "dial.html"}
 TINY = ("--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 "
         "--save_every 4 --warmup 2").split()
 
@@ -836,8 +837,8 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
     said = capsys.readouterr().out.strip().splitlines()[-1]
     assert "iteration 5" in said
     assert f"python trip.py --attr smile --out={tmp_path.as_posix()} --resume" in said
-    # pictures so far, no summary yet
-    assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json"}
+    # pictures so far; no summary, no page of the dial yet
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json", "dial.html"}
     assert trip.main([*options, "--resume"]) == 0  # the command as it was, or no option at all
     assert_same_run(trained, tmp_path)
 
@@ -889,7 +890,8 @@ def test_more_steps_do_not_bring_the_warm_up_back(trained, tmp_path):
 
 
 def test_overwrite_starts_anew_and_leaves_nothing_of_the_old_run(tmp_path):
-    for old in ("trip.pt", "trip.pt.new", "samples.beard.png", "summary.json", "edit.png", "eval.json",
+    for old in ("trip.pt", "trip.pt.new", "samples.beard.png", "summary.json", "dial.html", "edit.png",
+                "edit.html", "eval.json",
                 "fig6_box.png", "truth.png"):
         (tmp_path / old).write_text("old")
     for mine in ("ranker.txt", "samples_of_mine.png"):
@@ -1013,7 +1015,8 @@ def test_edit_writes_a_strip_of_any_picture(trained, tmp_path, capsys):
     assert "edit.png" in said.out and "drawn faces" in said.err and "never saw" not in said.err
     assert trip.main(["--out", str(tmp_path), "--edit", pictures[0], "--v", "1.5"]) == 0
     assert "never saw" in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"trip.pt", "grey.png", "edit.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"trip.pt", "grey.png", "edit.png", "edit.html"}
+    assert (tmp_path / "edit.html").read_text().count("<figure>") == 1
 
 
 def test_help_names_every_setting_with_its_default(capsys):

@@ -1,0 +1,163 @@
+"""The page of the dial: what is in it, and how it behaves in a browser (headless Chromium, where there is one)."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import data  # noqa: E402
+import eval  # noqa: E402
+import trip  # noqa: E402
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def start(*attrs, **change):
+    """A run that changes pictures a lot, though it is not trained."""
+    run = trip.Run(trip.Config(attr=attrs, size=32, g_width=4, r_width=4, **change))
+    with torch.no_grad():
+        run.G.paint.weight *= 100
+        run.R.rank_head[-1].weight *= 10
+    return run
+
+
+def faces(n):
+    return data.as_float(data.faces(("smile",), 32, seed=5, n=n).images)
+
+
+def opened(page):
+    """The page's sprite as an array (H, W, 3) and its data."""
+    sprite = base64.b64decode(re.search(r"data:image/webp;base64,([^)]*)\)", page)[1])
+    return np.asarray(Image.open(io.BytesIO(sprite))), json.loads(re.search(r"const D = (.*);  //", page)[1])
+
+
+def test_the_page_holds_each_face_at_each_place_of_the_dial_and_what_is_said_of_it():
+    run, x = start("smile"), faces(3)
+    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    page = eval.dial_page(run, x, judge)
+    sprite, found = opened(page)
+    assert sprite.shape == (3 * 32, 21 * 32, 3) and len(found["dials"][0]["places"]) == 21 and page.count("<figure>") == 3
+    y = eval.translate(run.G, x, torch.linspace(-1, 1, 21))
+    for face in range(3):
+        for place in (0, 10, 17):
+            there = torch.tensor(sprite[32 * face:32 * face + 32, 32 * place:32 * place + 32]).permute(2, 0, 1)
+            assert (data.as_float(there) - y[face, place]).abs().mean() < 0.15  # (a compressed picture)
+    with torch.no_grad():
+        said, strengths = eval.rank_all(run.R, x, y)[..., 0], judge(y.flatten(0, 1))[:, 0].view(3, 21)
+    half, R, truth = found["dials"][0]["curves"]
+    assert half["values"][1] == pytest.approx(np.linspace(-0.5, 0.5, 21), abs=0.006)
+    assert np.allclose(R["values"], said, atol=0.006) and np.allclose(truth["values"], strengths, atol=0.006)
+
+
+def test_two_dials_make_a_grid_with_the_first_one_fastest():
+    run, x = start("smile", "frown", "beard"), faces(2)
+    sprite, found = opened(eval.dial_page(run, x))
+    assert sprite.shape == (2 * 9 * 32, 9 * 32, 3) and [dial["name"] for dial in found["dials"]] == ["smile", "frown"]
+    v = torch.tensor([[-1.0, 0.5, 0.0]])  # column 0, row 6
+    there = torch.tensor(sprite[(9 + 6) * 32:(9 + 7) * 32, :32]).permute(2, 0, 1)
+    y = eval.translate(run.G, x, v)
+    assert (data.as_float(there) - y[1, 0]).abs().mean() < 0.15
+    with torch.no_grad():
+        said = eval.rank_all(run.R, x, y)[1, 0]
+    assert [dial["curves"][1]["values"][1][6 * 9] for dial in found["dials"]] == pytest.approx(said[:2].tolist(), abs=0.006)
+
+
+def test_large_pictures_are_shown_smaller_and_as_many_as_fit():
+    run = trip.Run(trip.Config(attr=("a", "b"), size=32, g_width=4, g_blocks=1, r_width=1))
+    assert opened(eval.dial_page(run, torch.zeros(80, 3, 32, 32)))[0].shape == (56 * 9 * 32, 9 * 32, 3)
+    big = trip.Run(trip.Config(size=512, g_width=4, g_blocks=1, r_width=1))
+    assert opened(eval.dial_page(big, torch.zeros(1, 3, 512, 512)))[0].shape == (256, 21 * 256, 3)
+
+
+def test_a_strange_name_stays_a_name():
+    page = eval.dial_page(start("</script><b>$x$&"), faces(1))
+    assert "<b>" not in page and page.count("</script>") == 1 and "&lt;b&gt;" in page
+
+
+def test_the_page_is_small_and_names_no_address():
+    run = trip.Run(trip.Config())
+    page = eval.dial_page(run, data.as_float(data.faces(("smile",), 64, seed=5, n=6).images))
+    assert len(page) < 400_000
+    assert not re.search(r"https?:|src=|href=|@import", page) and page.count("url(") == page.count("url(data:") == 1
+
+
+PROBE = """<script>
+  const errors = [], found = [];
+  addEventListener("error", event => errors.push(event.message));
+  addEventListener("securitypolicyviolation", event => errors.push(event.blockedURI));
+  addEventListener("pageshow", () => setTimeout(() => {
+    const one = document.querySelectorAll("input").length == 1;
+    const all = [...document.querySelectorAll("input")], face = document.querySelectorAll("figure div")[1];
+    for (const places of one ? [[10], [15]] : [[4, 4], [6, 8]]) {
+      all.forEach((slider, k) => { slider.value = places[k]; });
+      all[0].dispatchEvent(new Event("input", {bubbles: true}));
+      found.push({ at: face.style.backgroundPosition, said: face.nextElementSibling.nextElementSibling.textContent,
+                   label: face.ariaLabel, shown: all.map(slider => slider.nextElementSibling.value),
+                   dot: face.nextElementSibling.querySelector(".one circle").getAttribute("cx"),
+                   drawn: getComputedStyle(face).backgroundImage.slice(4, 27), width: face.offsetWidth });
+    }
+    const fetched = performance.getEntriesByType("resource").map(entry => entry.name).filter(name => name.startsWith("http"));
+    document.title = JSON.stringify({ found, errors, fetched });
+  }, 100));
+</script>"""
+
+
+def look(page, folder, *options):
+    """Open the page in the browser, and let it run. Returns its own HTML and what was said on the console."""
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
+    done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+                           "--virtual-time-budget=3000", f"--user-data-dir={folder / 'browser'}", *options,
+                           path.as_uri()], capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+@pytest.mark.parametrize("attrs", [("smile",), ("smile", "frown")])
+def test_in_a_browser_the_slider_turns_the_faces(attrs, tmp_path):
+    page = eval.dial_page(start(*attrs), faces(3))
+    out, console = look(page.replace("<title>", PROBE + "<title>", 1), tmp_path, "--dump-dom")
+    told = json.loads(re.search("<title>({.*})</title>", out)[1].replace("&lt;", "<").replace("&amp;", "&"))
+    assert not told["errors"] and not told["fetched"] and not console
+    zero, turned = told["found"]
+    _, found = opened(page)
+    one = len(attrs) == 1
+    rows = 3 if one else 27
+    for there, place, row, at in ((zero, 10 if one else 40, 1 if one else 13, "50%"),
+                                  (turned, 15 if one else 78, 1 if one else 17, "75%")):
+        x, y = there["at"].split()
+        assert x == at and float(y[:-1]) == pytest.approx(100 * row / (rows - 1))
+        said = float(re.search("R (.{5})", there["said"])[1])
+        assert said == found["dials"][0]["curves"][1]["values"][1][place]
+        assert there["width"] > 50 and there["drawn"].startswith('"data:image/webp')
+    assert zero["dot"] == "0" and turned["dot"] == "0.5"
+    assert turned["shown"] == (["+0.5"] if one else ["+0.50", "+1.00"])
+    assert f"picture 2 at {','.join(turned['shown'])}:" in turned["label"] and turned["said"].split()[-1] in turned["label"]
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+def test_in_a_browser_the_face_that_is_seen_changes(tmp_path):
+    run, x = start("smile"), faces(1)
+    page, seen = eval.dial_page(run, x), []
+    style = "<style>body, form, label { margin: 0; padding: 0 } h1, label, svg, p { display: none } " \
+            "main { display: block } figure div { width: 128px }</style>"
+    for v in (-1, 1):
+        picture = tmp_path / f"{v}.png"
+        look(page.replace('value="10"', f'value="{10 + 10 * v}"').replace("</html>", style), tmp_path,
+             f"--screenshot={picture}", "--hide-scrollbars", "--window-size=300,300")
+        shown = Image.open(picture).convert("RGB").crop((0, 0, 128, 128)).resize((32, 32), Image.Resampling.BOX)
+        seen.append(data.as_float(torch.tensor(np.asarray(shown)).permute(2, 0, 1)))
+    y = eval.translate(run.G, x, [-1.0, 1.0])[0]
+    near = [[(a - b).abs().mean().item() for b in y] for a in seen]
+    assert near[0][0] < 0.2 < near[0][1] and near[1][1] < 0.2 < near[1][0], near
