@@ -754,12 +754,11 @@ def fig_ranker(results):
 
 
 def fig_grid(run, test, n=3):
-    """Fig. 8: the first two attributes at once, v in {-1, 0, 1}^2, for n test pictures; the middle is the picture itself."""
+    """Fig. 8: the first two attributes at once, v in {-1, 0, 1}^2, for n test pictures; in the middle G(x, 0)."""
     x = data.as_float(test.images[:n]).to(run.device)
     v = torch.zeros(9, len(run.config.attr))
     v[:, 0], v[:, 1] = torch.tensor([-1.0, 0, 1]).repeat(3), torch.tensor([1.0, 0, -1]).repeat_interleave(3)
     y = translate(run.G, x, v)
-    y[:, 4] = x
     h, w = y.shape[3:]
     figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):

@@ -660,6 +660,7 @@ def draw(root=""):
             shutil.copy(claim / name, FIGURES / name)
         train, _ = data.load(config.data, config.attr, config.size)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
+        ev.write_dial(trip.restore(claim), FIGURES, test, judges.strengths)
         fig_worst(trip.restore(claim), judges).savefig(FIGURES / "study_worst.png", dpi=80)
     photo = run_folder(next(configs("photos"))[2], 0)
     if (photo / "ranker.png").is_file():

@@ -488,7 +488,7 @@ def test_the_middle_of_the_grid_is_the_picture_itself(tmp_path):
     figure = eval.fig_grid(run, test, n=1)
     grid = figure.axes[0].images[0].get_array()
     middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)
-    assert torch.allclose(middle * 255, test.images[0].float(), atol=0.01)
+    assert torch.allclose(middle * 255, test.images[0].float(), atol=0.05)
 
 
 @pytest.mark.parametrize("argv, message", [

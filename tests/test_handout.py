@@ -268,6 +268,8 @@ def test_the_handout_has_what_a_student_needs(copy):
 
 def test_the_notebooks_first_cell_finds_all_that_it_needs_in_the_handout(copy):
     cells = json.loads((copy / "walkthrough.ipynb").read_text(encoding="utf-8"))["cells"]
+    for image in re.findall(r"!\[[^]]*\]\((.*?)\)", "".join("".join(cell["source"]) for cell in cells)):
+        assert (copy / image).is_file(), image
     first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     done = subprocess.run([sys.executable, "-c", first], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("all here"), done.stdout + done.stderr

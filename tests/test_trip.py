@@ -891,8 +891,7 @@ def test_more_steps_do_not_bring_the_warm_up_back(trained, tmp_path):
 
 def test_overwrite_starts_anew_and_leaves_nothing_of_the_old_run(tmp_path):
     for old in ("trip.pt", "trip.pt.new", "samples.beard.png", "summary.json", "dial.html", "edit.png",
-                "edit.html", "eval.json",
-                "fig6_box.png", "truth.png"):
+                "edit.html", "eval.json", "fig6_box.png", "truth.png"):
         (tmp_path / old).write_text("old")
     for mine in ("ranker.txt", "samples_of_mine.png"):
         (tmp_path / mine).write_text("mine")
