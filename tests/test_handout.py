@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -305,6 +306,85 @@ def test_the_handout_holds_no_solution(copy):
                 assert not [file for file, text in texts.items() if code in text], (function, code)
 
 
+def plain(text):
+    return " ".join(text.split())
+
+
+def sentences(text):
+    """Those that are long enough to be nobody else's."""
+    return {plain(part) for line in text.splitlines() for part in re.split(r"(?<=[.:;?])\s|\| ", line)
+            if len(plain(part)) >= 40}
+
+
+def secrets():
+    """What is for the lecturer: SOLUTIONS.md, and what the notebook has after its heading "Solutions"."""
+    found = sentences((ROOT / "tests" / "course" / "SOLUTIONS.md").read_text(encoding="utf-8"))
+    cells = json.loads((ROOT / "walkthrough.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    start, = (i for i, text in enumerate(texts) if text.startswith("## Solutions"))  # (whatever their tags)
+    for text in texts[start + 1:]:
+        found |= {plain(block) for block in re.findall(r"```python\n(.*?)```", text, re.S)}
+        found |= sentences(re.sub(r"```.*?```", "", text, flags=re.S))
+    return found
+
+
+def leaks(folder):
+    """What a student's copy holds of it: [(file, text)]."""
+    found, hidden = [], secrets()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".png":
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".ipynb":
+                text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+            text = plain(text)
+            found += [(path.name, secret) for secret in hidden if secret in text]
+    return found
+
+
+def test_the_handout_holds_neither_the_rubric_nor_the_notebooks_solutions(copy):
+    assert len(secrets()) > 100
+    assert not list(copy.rglob("SOLUTIONS*")) and leaks(copy) == []
+
+
+def test_a_rubric_or_a_solution_in_the_handout_would_be_found(copy, tmp_path, monkeypatch):
+    rubric = (ROOT / "tests" / "course" / "SOLUTIONS.md").read_text(encoding="utf-8")
+    (tmp_path / "notes.txt").write_text(rubric.split("## The questions to the room")[1], encoding="utf-8")
+    assert {name for name, _ in leaks(tmp_path)} == {"notes.txt"}
+    notebook = json.loads((ROOT / "walkthrough.ipynb").read_text(encoding="utf-8"))
+    one = next(cell for cell in notebook["cells"] if "<details>" in "".join(cell["source"]))
+    one["metadata"]["tags"] = []  # forgotten
+    (tmp_path / "walkthrough.ipynb").write_text(handout.without_solutions(json.dumps(notebook)),
+                                                encoding="utf-8")
+    assert {name for name, _ in leaks(tmp_path)} == {"notes.txt", "walkthrough.ipynb"}
+    monkeypatch.setattr(handout, "COPIED", [*handout.COPIED, "tests/course/SOLUTIONS.md"])
+    assert handout.main([str(tmp_path / "out")]) == 0
+    assert {name for name, _ in leaks(tmp_path / "out")} == {"SOLUTIONS.md"}
+
+
+def test_the_lecturers_pages_fit_the_tests():
+    """The plan's functions and points, the number of faults, a rubric for each section, and what it quotes."""
+    plan, rubric = ((ROOT / "tests" / "course" / name).read_text(encoding="utf-8")
+                    for name in ("README.md", "SOLUTIONS.md"))
+    points = {name: sum(check.points for check in test_grade.CHECKS.values() if check.function == name)
+              for name in test_grade.GRADED}
+    parts = plan.split("## The assignment")[1].split("## Grading")[0]
+    assert re.findall(r"`([\w.]+)` (\d+)", parts) == [(name.split(".", 1)[1], str(of))
+                                                     for name, of in points.items()]
+    assert f"{sum(points.values())} in all" in plan and f"50 / {sum(points.values())} of" in plan
+    assert f"plants {len(FAULTS)} faults" in plan
+    questions, room, functions = re.split(r"## The questions to the room|## The graded functions", rubric)
+    sections = re.split(r"(?m)^### (\d+)\. ", questions)
+    assert sections[1::2] == [str(n) for n in range(1, 11)]
+    for text in sections[2::2]:
+        assert re.findall(r"(?m)^(\d)\. ", text) == ["1", "2", "3"] and "*Half*" in text and "*Wrong*" in text
+    assert (re.findall(r"(?m)^(\d+)\. ", room) == re.findall(r"\| (\d+)\. ", plan)
+            == [str(n) for n in range(1, 13)])
+    rows = re.findall(r"(?m)^\| `([\w.]+)` \| .* \| (.*) \|$", functions)
+    assert [name for name, _ in rows] == test_grade.GRADED
+    quoted = {(name, says) for name, cell in rows for says in re.findall('"([^"]+)"', cell)}
+    assert quoted <= {(fault[0], fault[3]) for fault in FAULTS}
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_every_function_can_be_chosen(module):
     names = list(handout.functions(SOURCES[module]))
@@ -435,7 +515,7 @@ def test_the_command_that_grades_and_its_json(tmp_path):
     grades = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))
     assert (grades["points"], grades["of"]) == (total - 1, total)
     assert [row["function"] for row in grades["functions"] if not row["passed"]] == ["trip.ranker_rank_loss"]
-    row = grades["functions"][4]
+    row = next(row for row in grades["functions"] if row["function"] == "trip.ranker_rank_loss")
     assert row["equation"] == "Eq. 5a" and [test["passed"] for test in row["tests"]] == [False, True, True]
     assert "input" in row["tests"][0]["message"] and row["tests"][1]["message"] == ""
 

@@ -39,7 +39,7 @@ def anchor(title):
 
 
 def test_links_and_pictures_of_the_pages_lead_somewhere():
-    pages = [*study.PAGES, HERE / "tests" / "course" / "README.md"]
+    pages = [*study.PAGES, *(HERE / "tests" / "course" / name for name in ("README.md", "SOLUTIONS.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     titles = {page: re.findall("(?m)^#+ (.*)$", text) for page, text in texts.items()}
     for page, text in texts.items():

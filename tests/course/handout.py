@@ -4,7 +4,7 @@
     python tests/course/handout.py OUT --functions NAME ...   a choice of trip.py's and data.py's functions
 
 OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, what it reads of study/, the
-tests that grade, and ASSIGNMENT.md.
+tests that grade, and ASSIGNMENT.md. Nothing else is copied: not the lecturer's SOLUTIONS.md, nor any README.
 """
 
 import argparse
