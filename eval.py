@@ -872,9 +872,9 @@ def dial_page(run, x, strengths=None):
     """
     attrs = run.config.attr[:2]
     n, digits, quality = (21, 1, 90) if len(attrs) == 1 else (9, 2, 70)
-    us = torch.linspace(-1, 1, n)
+    us = torch.linspace(-1, 1, n).double().round(decimals=2) + 0.0  # (no -0.0)
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
-    v[:, :len(attrs)] = torch.cartesian_prod(*[us] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
+    v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W)
     with torch.no_grad():
         ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
