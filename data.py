@@ -374,13 +374,42 @@ def columns(attrs, names, source):
     return found
 
 
+def below(root, pattern):
+    """The paths whose names fit the pattern, in root and up to two folders deeper: zips and drives nest what they hold."""
+    return [path for depth in ("", "*/", "*/*/") for path in sorted(Path(root).glob(depth + pattern))
+            if "__MACOSX" not in path.parts]
+
+
+def few(names):
+    """What was found, in words."""
+    return "found " + (", ".join(sorted(names)[:4]) + ", ..." * (len(names) > 4) or "nothing")
+
+
+def find(root, *names):
+    """The path of the one file or folder of one of these names `below` root; InputError where there is none, or two."""
+    for name in names:
+        found = [path for path in below(root, name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
+        if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
+            raise InputError(f"{found[0]} and {found[1]}: name the folder of one of them as --root")
+        for path in found:
+            while (path / name).is_dir():  # img_align_celeba/img_align_celeba
+                path = path / name
+            return path
+    packed = [path.name for path in below(root, "*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
+    raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; {few(os.listdir(root))}"
+                     f"{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
+
+
 def lines_of(path):
-    """The lines of a text file, with any line ends; InputError where there is none."""
+    """The lines of a text file, with any line ends; InputError where it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as text"
-        raise InputError(f"{path}: {reason}; see python trip.py --help and the README for what belongs under --root") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: it cannot be read as text; fetch it anew") from None
+    if re.match(r"\s*(<!doctype|<html|version https://git-lfs)", text, re.I):  # (Google Drive's quota page)
+        raise InputError(f"{path}: is a page or a pointer of the net, not the file itself (it begins {text.strip()[:40]!r}): "
+                         f"fetch it anew, with a browser or git lfs pull, and look into it")
+    return (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines()  # (Kaggle's tables have commas)
 
 
 def numbers(path, rows, width):
@@ -410,16 +439,11 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     after that they are mapped from there and need not fit in memory. A file list, file size or date that changed makes it
     anew; a build that was interrupted goes on where it stopped. Files that are no picture are named and left out.
     """
-    if len(files) == 0:
-        raise InputError(f"{root}: {name}'s files name no picture at all")
     rng, is_test = np.random.RandomState(0), np.asarray(is_test, bool)
     order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
     digest = hashlib.sha256(repr((size, halves)).encode())
     for i in order:
-        try:
-            about = os.stat(files[i])
-        except OSError:
-            raise InputError(f"{files[i]}: there is no such picture, but a line of {name}'s files names it") from None
+        about = os.stat(files[i])
         name_of = os.fsencode(os.path.relpath(files[i], root))  # bytes: it may be no UTF-8
         digest.update(name_of + f" {about.st_size} {about.st_mtime_ns}\n".encode())
     images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
@@ -530,9 +554,9 @@ def build(path, key, n, read, size, chunk):
 
 def celeba(attrs, size, root, seed):
     """CelebA, its own partition."""
-    root = Path(root) / "celeba" if (Path(root) / "celeba" / "list_attr_celeba.txt").is_file() else Path(root)
-    names, files, labels = celeba_labels(root / "list_attr_celeba.txt", root / "img_align_celeba", attrs)
-    path = root / "list_eval_partition.txt"
+    table = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    names, files, labels = celeba_labels(table, find(root, "img_align_celeba", "img_align_celeba_png"), attrs)
+    path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
     part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
     missing = [name for name in names if part.get(name) not in ("0", "1", "2")]
     if missing:
@@ -542,30 +566,56 @@ def celeba(attrs, size, root, seed):
 
 def celeba_hq(attrs, size, root, seed):
     """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
-    root = Path(root)
-    _, files, labels = celeba_labels(root / "CelebAMask-HQ-attribute-anno.txt", root / "CelebA-HQ-img", attrs)
+    table = find(root, "CelebAMask-HQ-attribute-anno.txt")
+    _, files, labels = celeba_labels(table, find(root, "CelebA-HQ-img"), attrs)
     return from_files("celeba-hq", root, files, labels, attrs, size, hold_out(range(len(files)), seed))
 
 
 def celeba_labels(path, folder, attrs):
     """An attribute file of CelebA: the number of pictures, the names, then a line a picture with 1 or -1 for each name.
 
-    Returns the names of the pictures, their paths and labels bool (N, K).
+    Kaggle's has no number, and image_id before the names. The pictures may be of another format and have other zeros before
+    their numbers: 00007.png for 7.jpg. Returns the names of those that are there, their paths and labels bool (N, K).
     """
-    count, header, *lines = [*lines_of(path), "", ""]
-    names = header.split()
-    rows = {i: line.split() for i, line in enumerate(lines, 3) if line.strip()}
-    if count.strip() != str(len(rows)):
-        raise InputError(f"{path}: its first line says {count.strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
+    kaggle = path.suffix == ".csv"
+    lines = [""] * kaggle + lines_of(path) + ["", ""]
+    names = lines[1].split()[kaggle:]
+    rows = {i - kaggle: line.split() for i, line in enumerate(lines[2:], 3) if line.strip()}
+    if not kaggle and lines[0].strip() != str(len(rows)):
+        raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
-    pictures = [row[0] for row in rows.values()]
-    return pictures, [str(folder / picture) for picture in pictures], values[:, columns(attrs, names, path.name)] > 0
+    labels = values[:, columns(attrs, names, path.name)] > 0
+
+    def number(name):
+        return os.path.splitext(name)[0].lstrip("0") or "0"
+
+    pictures, exact = [row[0] for row in rows.values()], set(os.listdir(folder))
+    there = {number(name): name for name in sorted(exact)}
+    first, from_1 = number(pictures[0]) if pictures else "", "0" not in there and {"1", "2", "3"} <= there.keys()
+    if first == "0" and from_1 or first == "1" and "0" in there:
+        raise InputError(f"{folder}: the first picture there is {there['1' if from_1 else '0']}, in {path.name} it is {pictures[0]}: "
+                         f"nobody can know whether all numbers are off by one; if they are, rename the pictures")
+    found = [name if name in exact else there.get(number(name)) for name in pictures]
+    rows = some_of([bool(name) for name in found], path, folder)
+    return [pictures[i] for i in rows], [str(folder / found[i]) for i in rows], labels[rows]
+
+
+def some_of(found, path, folder):
+    """Which pictures to take of those that the table at `path` names: all that were found; a word where that is not all.
+
+    found: N truths. Returns the row numbers; InputError where there is none.
+    """
+    rows = np.flatnonzero(found)
+    if not len(rows):
+        raise InputError(f"{folder}: holds none of the {len(found)} pictures that {path.name} names; {few(os.listdir(folder))}")
+    if len(rows) < len(found):
+        team.say(f"note: {len(rows)} of the {len(found)} pictures that {path.name} names are in {folder}: these are taken")
+    return rows
 
 
 def lfwa(attrs, size, root, seed):
     """LFW with its attributes, 90/10 by person."""
-    root = Path(root)
-    path = root / "lfw_attributes.txt"
+    path = find(root, "lfw_attributes.txt")
     _, header, *lines = [*lines_of(path), "", ""]
     names = [name.strip() for name in header.rstrip("\t").split("\t")]
     rows = {i: line.rstrip("\t").split("\t") for i, line in enumerate(lines, 3) if line.strip()}
@@ -574,18 +624,26 @@ def lfwa(attrs, size, root, seed):
     names = names[3:]
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, 1 + len(names))
     persons = [row[0].strip().replace(" ", "_") for row in rows.values()]
-    folder = next((root / name for name in ("lfw", "lfw_funneled", "lfw-deepfunneled") if (root / name).is_dir()), root)
-    files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
-    return from_files("lfwa", root, files, labels, attrs, size, hold_out(persons, seed))
+    folder = find(root, "lfw", "lfw_funneled", "lfw-deepfunneled", persons[0])
+    folder = folder.parent if folder.name == persons[0] else folder  # (the persons may lie in no such folder)
+    files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
+    rows = some_of(list(map(os.path.isfile, files)), path, folder)
+    return from_files("lfwa", root, [files[i] for i in rows], labels[rows], attrs, size, hold_out([persons[i] for i in rows], seed))
+
+
+def pictures(folder):
+    """The paths of the pictures in a folder, at any depth, in order; InputError where there is none."""
+    files = sorted(str(path) for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder}: the folder holds no pictures")
+    return files
 
 
 def edges2shoes(attrs, size, root, seed):
     """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
-    train, val = (sorted(map(str, (Path(root) / part).glob("*.jpg"))) for part in ("train", "val"))
-    if not train or not val:
-        raise InputError(f"{root}: no pictures in {'val' if train else 'train'}/*.jpg; edges2shoes has train/*.jpg and val/*.jpg")
+    train, val = pictures(find(root, "train")), pictures(find(root, "val", "test"))
     files = [file for file in train + val for _ in range(2)]
     halves = [0, 1] * (len(files) // 2)
     return from_files("edges2shoes", root, files, np.array(halves)[:, None] == 0, attrs, size,
@@ -601,11 +659,7 @@ def folder(attrs, size, root, seed):
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
                          f"there {'is' if len(classes) == 1 else 'are'} {', '.join(classes[:10]) or 'none'}")
-    files = {name: sorted(str(path) for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
-             for name in classes}
-    for name in classes:
-        if not files[name]:
-            raise InputError(f"{root / name}: the folder holds no pictures")
+    files = {name: pictures(root / name) for name in classes}
     labels = np.concatenate([np.full((len(files[name]), 1), name == attrs[0]) for name in classes])
     return from_files("folder", root, sum(files.values(), []), labels, attrs, size, hold_out(range(len(labels)), seed))
 
@@ -631,7 +685,7 @@ DATASETS = {
     "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these)"),
     "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
     "lfwa": (lfwa, "lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/)"),
-    "edges2shoes": (edges2shoes, "train/*.jpg and val/*.jpg")}
+    "edges2shoes": (edges2shoes, "train/ and val/ (or test/), with pictures")}
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""What people bring: files as they come from the net, pictures of any kind, names of any kind. All in miniature."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(HERE), str(HERE / "tests")]
+
+import data  # noqa: E402
+import trip  # noqa: E402
+from test_scale import CELEBA, LFWA, LAYOUTS, TINY, assert_labels, celeba, celeba_hq, edges2shoes, lfwa  # noqa: E402
+from test_scale import numbers  # noqa: E402
+
+
+def move(old, new):
+    """Rename, into folders that are made; a folder may be moved into itself."""
+    aside = old.with_name("aside")
+    old.rename(aside)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(new)
+
+
+def error_of(name, attrs, root, tmp_path, capsys, *options):
+    """The one line that the command ends with."""
+    code = trip.main([*TINY, "--data", name, "--root", str(root), "--attr", *attrs, "--out", str(tmp_path / "out"),
+                      *options])
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and not (tmp_path / "out").exists(), said
+    return said
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Data sets as they come from the net
+
+def kaggle(root):
+    """Kaggle's CelebA: a folder in a folder of the same name, and tables with commas."""
+    celeba(root)
+    move(root / "img_align_celeba", root / "img_align_celeba" / "img_align_celeba")
+    for name, header in ("list_attr_celeba", "image_id,"), ("list_eval_partition", "image_id,partition\n"):
+        rows = [",".join(line.split()) for line in (root / f"{name}.txt").read_text().splitlines()]
+        text = header + "\n".join(rows[1:] if name == "list_attr_celeba" else rows)
+        (root / f"{name}.csv").write_text(text)
+        (root / f"{name}.txt").unlink()
+
+
+def drive(root):
+    """As the folders of CelebA's Google Drive."""
+    celeba(root)
+    for old, new in (("list_attr_celeba.txt", "Anno"), ("list_eval_partition.txt", "Eval"), ("img_align_celeba", "Img")):
+        move(root / old, root / "CelebA" / new / old)
+    (root / "__MACOSX" / "CelebA" / "img_align_celeba").mkdir(parents=True)  # an archive's, made on a Mac
+
+
+def renamed(make, folder, name_of):
+    """A miniature whose pictures, numbered 0, 1 .., have other names or formats."""
+    def make_and_rename(root):
+        make(root)
+        files = [path for path in (root / folder).rglob("*.jpg")]
+        for path in files:
+            new = path.with_name("new " + name_of(path.stem))
+            if new.suffix == ".png":
+                Image.open(path).save(new)
+                path.unlink()
+            else:
+                path.rename(new)
+        for path in (root / folder).rglob("new *"):
+            path.rename(path.with_name(path.name[4:]))
+    return make_and_rename
+
+
+def nested_lfw(root):
+    lfwa(root, "lfw-deepfunneled")
+    move(root / "lfw-deepfunneled", root / "lfw-deepfunneled" / "lfw-deepfunneled")
+
+
+def lfw_without_a_folder(root):
+    lfwa(root)
+    for path in (root / "lfw").iterdir():
+        path.rename(root / path.name)
+    (root / "lfw").rmdir()
+
+
+def pairs_of_pix2pix(end, test="val"):
+    def make(root):
+        renamed(edges2shoes, ".", lambda stem: stem + end)(root)
+        move(root / "val", root / test)
+    return make
+
+
+@pytest.mark.parametrize("name, make", [
+    ("celeba", kaggle), ("celeba", drive),
+    ("celeba", renamed(celeba, "img_align_celeba", lambda stem: f"{stem}.png")),
+    ("celeba-hq", renamed(celeba_hq, "CelebA-HQ-img", lambda stem: f"{stem}.png")),
+    ("celeba-hq", renamed(celeba_hq, "CelebA-HQ-img", lambda stem: f"{stem:0>5}.jpg")),
+    ("lfwa", nested_lfw), ("lfwa", lfw_without_a_folder),
+    ("edges2shoes", pairs_of_pix2pix(".png")), ("edges2shoes", pairs_of_pix2pix(".JPG")),
+    ("edges2shoes", pairs_of_pix2pix(".jpeg", "test"))])
+def test_a_layout_of_the_net_gives_the_same_as_the_published_one(name, make, tmp_path):
+    LAYOUTS[name][0](tmp_path / "published")
+    make(tmp_path / "net")
+    attr = {"lfwa": "frown", "edges2shoes": "edges"}.get(name, "smile")
+    published, found = (data.load(name, [attr], 32, tmp_path / root) for root in ("published", "net"))
+    assert [sorted(numbers(part)) for part in found] == [sorted(numbers(part)) for part in published]
+    if name == "edges2shoes":
+        assert all(part.labels[:, 0].equal(part.images[:, 2].float().mean((1, 2)) < 128) for part in found)
+    else:
+        assert_labels(found, *((LFWA, "Frowning") if name == "lfwa" else (CELEBA, "Smiling")))
+
+
+PAGE = "\n<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def packed(root, folder):
+    shutil.make_archive(str(root / folder), "zip", root, folder)
+    shutil.rmtree(root / folder)
+
+
+@pytest.mark.parametrize("name, spoil, says", [
+    ("celeba", lambda root: (root / "list_attr_celeba.txt").write_text(PAGE), "attr_celeba.txt: is a page"),
+    ("celeba", lambda root: (root / "list_eval_partition.txt").write_text(PAGE), "partition.txt: is a page"),
+    ("lfwa", lambda root: (root / "lfw_attributes.txt").write_text(POINTER), "git lfs pull"),
+    ("lfwa", lambda root: (root / "lfw_attributes.txt").write_bytes(b"PK\3\4\xff"), "cannot be read as text"),
+    ("celeba", lambda root: packed(root, "img_align_celeba"), "unpack first: img_align_celeba.zip"),
+    ("lfwa", lambda root: packed(root, "lfw"), "unpack first: lfw.zip"),
+    ("edges2shoes", lambda root: packed(root, "train"), "unpack first: train.zip"),
+    ("celeba-hq", lambda root: (root / "CelebA-HQ-img").rename(root / "celeba_hq_256"), "found CelebAMask-HQ-"),
+    ("celeba", lambda root: shutil.copytree(root / "img_align_celeba", root / "old" / "img_align_celeba"), None),
+    ("celeba", lambda root: [shutil.copytree(root / "img_align_celeba", root / new / "img_align_celeba")
+                             for new in "ab"] + [shutil.rmtree(root / "img_align_celeba")],
+     "name the folder of one of them"),
+    ("celeba-hq", lambda root: renamed(lambda root: None, "CelebA-HQ-img",
+                                       lambda stem: f"{int(stem) + 1:05d}.jpg")(root),
+     "the first picture there is 00001.jpg, in CelebAMask-HQ-attribute-anno.txt it is 0.jpg"),
+    ("celeba", lambda root: renamed(lambda root: None, "img_align_celeba", lambda stem: f"{int(stem) - 1}.jpg")(root),
+     "the first picture there is 0.jpg, in list_attr_celeba.txt it is 000001.jpg"),
+])
+def test_what_is_not_unambiguous_is_refused_with_what_was_found(name, spoil, says, tmp_path, capsys):
+    root = tmp_path / "root"
+    LAYOUTS[name][0](root)
+    spoil(root)
+    attr = "edges" if name == "edges2shoes" else "smile"
+    if says is None:
+        data.load(name, [attr], 32, root)
+    else:
+        assert says in error_of(name, [attr], root, tmp_path, capsys)
