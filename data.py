@@ -553,7 +553,7 @@ def build(path, key, n, read, size, chunk):
 
 
 def celeba(attrs, size, root, seed):
-    """CelebA, its own partition."""
+    """CelebA, its own partition; 90/10 where that leaves a part empty."""
     table = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
     names, files, labels = celeba_labels(table, find(root, "img_align_celeba", "img_align_celeba_png"), attrs)
     path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
@@ -561,7 +561,11 @@ def celeba(attrs, size, root, seed):
     missing = [name for name in names if part.get(name) not in ("0", "1", "2")]
     if missing:
         raise InputError(f"{path}: says nothing of {missing[0]}; is the file whole?")
-    return from_files("celeba", root, files, labels, attrs, size, [part[name] == "2" for name in names])
+    is_test = np.array([part[name] == "2" for name in names])
+    if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
+        team.say(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out, chosen by chance")
+        is_test = hold_out(names, seed)
+    return from_files("celeba", root, files, labels, attrs, size, is_test)
 
 
 def celeba_hq(attrs, size, root, seed):

@@ -148,3 +148,50 @@ def test_what_is_not_unambiguous_is_refused_with_what_was_found(name, spoil, say
         data.load(name, [attr], 32, root)
     else:
         assert says in error_of(name, [attr], root, tmp_path, capsys)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# A part of a data set
+
+def cut_table(root, n):
+    path = root / "list_attr_celeba.txt"
+    path.write_text("\n".join([str(n), *path.read_text().splitlines()[1:n + 2], ""]))
+
+
+def keep_pictures(folder, keep):
+    for i, path in enumerate(sorted(folder.iterdir())):
+        if i not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("n, keep, test, says", [
+    (40, [*range(2), *range(3, 40)], range(30, 40), "39 of the 40 pictures that list_attr_celeba.txt names"),
+    (160, range(80), None, "80 of the 160 pictures"),  # the first ones: all of the training part
+    (320, range(240, 320), None, "all of these 80 pictures in one part: 10 % are held out"),  # all of the test part
+])
+def test_of_celeba_those_pictures_are_taken_that_are_there(n, keep, test, says, tmp_path, capsys):
+    celeba(tmp_path, n)
+    keep_pictures(tmp_path / "img_align_celeba", keep)
+    parts = data.load("celeba", ["smile"], 32, tmp_path)
+    assert sorted(sum(map(numbers, parts), [])) == list(keep)
+    assert sorted(numbers(parts[1])) == list(test) if test else len(parts[1]) == len(keep) // 10
+    assert_labels(parts, CELEBA, "Smiling")
+    assert says in capsys.readouterr().out
+
+
+def test_a_table_cut_to_the_first_pictures_is_split_90_to_10(tmp_path, capsys):
+    celeba(tmp_path, n=160)
+    cut_table(tmp_path, 80)
+    train, test = data.load("celeba", ["smile"], 32, tmp_path)
+    assert (len(train), len(test)) == (72, 8)
+    assert_labels((train, test), CELEBA, "Smiling")
+    assert "10 % are held out" in capsys.readouterr().out
+
+
+def test_a_part_of_lfwa_keeps_its_persons_apart(tmp_path, capsys):
+    lfwa(tmp_path)
+    keep_pictures(tmp_path / "lfw", range(60))
+    train, test = data.load("lfwa", ["frown"], 32, tmp_path)
+    assert (len(train), len(test)) == (108, 12) and not {i % 80 for i in numbers(train)} & {i % 80 for i in numbers(test)}
+    assert_labels((train, test), LFWA, "Frowning")
+    assert "120 of the 160 pictures" in capsys.readouterr().out
