@@ -374,10 +374,38 @@ def columns(attrs, names, source):
     return found
 
 
+# the names of files and folders that a system leaves behind; the endings of pictures
+LEFT_BEHIND = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information", re.I)
+ENDINGS = {".heic", ".heif", *(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN)}
+
+
+def is_picture(path):
+    """By its name or, where that has another ending than pictures have, by its first bytes."""
+    try:
+        return os.path.splitext(path)[1].lower() in ENDINGS or Image.open(path).close() is None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+
+
+def pictures(folder):
+    """The paths of the pictures under a folder, in order; tells of files that are none. InputError where no picture is there."""
+    files = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not LEFT_BEHIND.fullmatch(name)]
+        files += [os.path.join(place, name) for name in names if not LEFT_BEHIND.fullmatch(name)]
+    good = sorted(filter(is_picture, files))
+    others = [os.path.basename(path) for path in set(files) - set(good)]
+    if not good:
+        raise InputError(f"{folder}: the folder holds no pictures; {few(others)}")
+    if others:
+        team.say(f"note: {len(others)} files under {folder} are no pictures and left out; {few(others)}")
+    return good
+
+
 def below(root, pattern):
     """The paths whose names fit the pattern, in root and up to two folders deeper: zips and drives nest what they hold."""
     return [path for depth in ("", "*/", "*/*/") for path in sorted(Path(root).glob(depth + pattern))
-            if "__MACOSX" not in path.parts]
+            if not any(map(LEFT_BEHIND.fullmatch, path.relative_to(root).parts))]
 
 
 def few(names):
@@ -391,10 +419,8 @@ def find(root, *names):
         found = [path for path in below(root, name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
         if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
             raise InputError(f"{found[0]} and {found[1]}: name the folder of one of them as --root")
-        for path in found:
-            while (path / name).is_dir():  # img_align_celeba/img_align_celeba
-                path = path / name
-            return path
+        if found:
+            return found[0]
     packed = [path.name for path in below(root, "*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
     raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; {few(os.listdir(root))}"
                      f"{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
@@ -578,8 +604,8 @@ def celeba_hq(attrs, size, root, seed):
 def celeba_labels(path, folder, attrs):
     """An attribute file of CelebA: the number of pictures, the names, then a line a picture with 1 or -1 for each name.
 
-    Kaggle's has no number, and image_id before the names. The pictures may be of another format and have other zeros before
-    their numbers: 00007.png for 7.jpg. Returns the names of those that are there, their paths and labels bool (N, K).
+    Kaggle's has no number, and image_id before the names. Returns the names of those pictures that are there, their paths and
+    labels bool (N, K).
     """
     kaggle = path.suffix == ".csv"
     lines = [""] * kaggle + lines_of(path) + ["", ""]
@@ -588,33 +614,33 @@ def celeba_labels(path, folder, attrs):
     if not kaggle and lines[0].strip() != str(len(rows)):
         raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
-    labels = values[:, columns(attrs, names, path.name)] > 0
+    names, labels = [row[0] for row in rows.values()], values[:, columns(attrs, names, path.name)] > 0
+    rows, files = named(names, path, folder)
+    return [names[i] for i in rows], files, labels[rows]
 
+
+def named(names, table, folder):
+    """The pictures under a folder that a table names: the row numbers of those that are there, and their paths.
+
+    They may be of another format, and have other zeros before a number: 00007.png for 7.jpg. Says so where not all are there;
+    InputError where none is, or where all numbers may be off by one.
+    """
     def number(name):
         return os.path.splitext(name)[0].lstrip("0") or "0"
 
-    pictures, exact = [row[0] for row in rows.values()], set(os.listdir(folder))
-    there = {number(name): name for name in sorted(exact)}
-    first, from_1 = number(pictures[0]) if pictures else "", "0" not in there and {"1", "2", "3"} <= there.keys()
+    paths = {os.path.basename(path): path for path in pictures(folder)}
+    there, first = {number(name): name for name in paths}, number(names[0]) if names else ""
+    from_1 = "0" not in there and {"1", "2", "3"} <= there.keys()
     if first == "0" and from_1 or first == "1" and "0" in there:
-        raise InputError(f"{folder}: the first picture there is {there['1' if from_1 else '0']}, in {path.name} it is {pictures[0]}: "
+        raise InputError(f"{folder}: the first picture there is {there['1' if from_1 else '0']}, in {table.name} it is {names[0]}: "
                          f"nobody can know whether all numbers are off by one; if they are, rename the pictures")
-    found = [name if name in exact else there.get(number(name)) for name in pictures]
-    rows = some_of([bool(name) for name in found], path, folder)
-    return [pictures[i] for i in rows], [str(folder / found[i]) for i in rows], labels[rows]
-
-
-def some_of(found, path, folder):
-    """Which pictures to take of those that the table at `path` names: all that were found; a word where that is not all.
-
-    found: N truths. Returns the row numbers; InputError where there is none.
-    """
-    rows = np.flatnonzero(found)
-    if not len(rows):
-        raise InputError(f"{folder}: holds none of the {len(found)} pictures that {path.name} names; {few(os.listdir(folder))}")
-    if len(rows) < len(found):
-        team.say(f"note: {len(rows)} of the {len(found)} pictures that {path.name} names are in {folder}: these are taken")
-    return rows
+    found = {i: paths.get(name) or paths.get(there.get(number(name))) for i, name in enumerate(names)}
+    found = {i: path for i, path in found.items() if path}
+    if not found:
+        raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; {few(list(paths))}")
+    if len(found) < len(names):
+        team.say(f"note: {len(found)} of the {len(names)} pictures that {table.name} names are in {folder}: these are taken")
+    return list(found), list(found.values())
 
 
 def lfwa(attrs, size, root, seed):
@@ -631,17 +657,8 @@ def lfwa(attrs, size, root, seed):
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
     folder = find(root, "lfw", "lfw_funneled", "lfw-deepfunneled", persons[0])
     folder = folder.parent if folder.name == persons[0] else folder  # (the persons may lie in no such folder)
-    files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
-    rows = some_of(list(map(os.path.isfile, files)), path, folder)
-    return from_files("lfwa", root, [files[i] for i in rows], labels[rows], attrs, size, hold_out([persons[i] for i in rows], seed))
-
-
-def pictures(folder):
-    """The paths of the pictures in a folder, at any depth, in order; InputError where there is none."""
-    files = sorted(str(path) for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not files:
-        raise InputError(f"{folder}: the folder holds no pictures")
-    return files
+    rows, files = named([f"{person}_{int(number):04d}.jpg" for person, number in zip(persons, values[:, 0])], path, folder)
+    return from_files("lfwa", root, files, labels[rows], attrs, size, hold_out([persons[i] for i in rows], seed))
 
 
 def edges2shoes(attrs, size, root, seed):
@@ -657,7 +674,7 @@ def edges2shoes(attrs, size, root, seed):
 def folder(attrs, size, root, seed):
     """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it, 90/10."""
     root = Path(root)
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not LEFT_BEHIND.fullmatch(path.name))
     same = {unicodedata.normalize("NFC", name): name for name in classes}  # macOS may write an umlaut as two characters
     attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:

@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE / "tests")]
 import data  # noqa: E402
 import trip  # noqa: E402
 from test_scale import CELEBA, LFWA, LAYOUTS, TINY, assert_labels, celeba, celeba_hq, edges2shoes, lfwa  # noqa: E402
-from test_scale import numbers  # noqa: E402
+from test_scale import numbers, picture  # noqa: E402
 
 
 def move(old, new):
@@ -195,3 +195,50 @@ def test_a_part_of_lfwa_keeps_its_persons_apart(tmp_path, capsys):
     assert (len(train), len(test)) == (108, 12) and not {i % 80 for i in numbers(train)} & {i % 80 for i in numbers(test)}
     assert_labels((train, test), LFWA, "Frowning")
     assert "120 of the 160 pictures" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Two folders of one's own
+
+def two_folders(root, n=80, name="smiling", other="other"):
+    for i in range(n):
+        picture(root / (name if i % 2 else other) / f"{i}.jpg", i)
+
+
+@pytest.mark.parametrize("names, said", [
+    (["smiling/Thumbs.db", "smiling/desktop.ini", "other/Desktop.ini", "other/._1.jpg", "other/.DS_Store", "Thumbs.db"], ""),
+    (["__MACOSX/smiling/._1.jpg", "smiling/__MACOSX/1.jpg", "smiling/@eaDir/1.jpg/SYNO.jpg", "$RECYCLE.BIN/1.jpg"], ""),
+    (["smiling/labels.csv", "smiling/1.xmp", "smiling/1.mov", "smiling/old/no ending"],
+     "4 files under {root}/smiling are no pictures and left out; found 1.mov, 1.xmp, labels.csv, no ending\n"),
+])
+def test_what_is_no_picture_by_its_name_or_place_is_none(names, said, tmp_path, capsys):
+    two_folders(tmp_path)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    parts = data.load("folder", ["smiling"], 32, tmp_path)
+    assert sorted(sum(map(numbers, parts), [])) == list(range(80))
+    told = capsys.readouterr()
+    assert told.err == "" and said.format(root=tmp_path.as_posix()) in told.out.replace("\\", "/")
+    assert said or "note" not in told.out
+
+
+def test_a_picture_is_one_whatever_its_ending(tmp_path):
+    two_folders(tmp_path)
+    for i, end in (1, ""), (3, ".jpg_large"), (5, ".jpg.1"), (7, ".JPG"):
+        (tmp_path / "smiling" / f"{i}.jpg").rename(tmp_path / "smiling" / f"{i}{end}")
+    assert sorted(sum(map(numbers, data.load("folder", ["smiling"], 32, tmp_path)), [])) == list(range(80))
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda root: [path.write_bytes(b"cut off") for path in sorted((root / "smiling").iterdir())[:2]],
+     "2 of the first 80 pictures"),  # a picture by its name: the 1 % is for these
+    (lambda root: [path.rename(path.with_suffix(".cr9")).write_bytes(b"raw")
+                   for path in sorted((root / "smiling").iterdir())],
+     "holds no pictures; found 1.cr9, 11.cr9, 13.cr9, 15.cr9, ..."),
+])
+def test_broken_pictures_and_folders_without_any_are_refused(spoil, says, tmp_path, capsys):
+    two_folders(tmp_path / "root")
+    spoil(tmp_path / "root")
+    with pytest.raises(data.InputError, match=says):
+        data.load("folder", ["smiling"], 32, tmp_path / "root")

@@ -354,7 +354,7 @@ def edit(file, change):
     ("celeba", "smile", drop("list_attr_celeba.txt"), "list_attr_celeba.txt: there is no such file"),
     ("celeba", "smile", drop("list_eval_partition.txt"), "list_eval_partition.txt: there is no such file"),
     ("celeba", "smile", lambda root: [p.unlink() for p in (root / "img_align_celeba").iterdir()],
-     "none of the 40 pictures"),
+     "img_align_celeba: the folder holds no pictures"),
     ("celeba", "smile", edit("list_eval_partition.txt", lambda t: t[:40]), "says nothing of"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: t.replace("40\n", "41\n", 1)),
      "'41', but 40 pictures"),
