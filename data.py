@@ -69,10 +69,24 @@ def as_float(images):
 
 
 def read_picture(path, size, half=None):
-    """Read a picture file of any size and mode, upright (EXIF), on white where transparent; crop its centre to a square.
+    """The centre of a picture file, uint8 (3, size, size); half: 0 or 1, of its left or right half only. See `open_picture`."""
+    picture = open_picture(path)
+    if half is not None:
+        w, h = picture.size
+        picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
+    return as_square(picture, size)
 
-    half: 0 or 1 for the left or the right half only, where a file holds two pictures side by side.
-    Returns uint8 (3, size, size). Raises InputError for a file that is missing or no picture.
+
+def as_square(picture, size):
+    """The largest square in the centre of a PIL image, resized: uint8 (3, size, size)."""
+    picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def open_picture(path):
+    """A picture file of any size and mode as a PIL image: RGB, upright (EXIF), on white where transparent.
+
+    Raises InputError for a file that is missing or no picture.
     """
     try:
         with warnings.catch_warnings(), Image.open(path) as file:
@@ -85,14 +99,10 @@ def read_picture(path, size, half=None):
             if picture.mode != "RGB" or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-            if half is not None:
-                w, h = picture.size
-                picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+            return picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def nearest(name, names):
@@ -862,9 +872,11 @@ class Team:
             dist.init_process_group(timeout=timedelta(hours=12))  # the first one may have to prepare pictures
             self.number, self.size = dist.get_rank(), dist.get_world_size()
 
-    def leave(self):
-        if dist.is_initialized():
+    def leave(self, code):
+        """The end of this process, with its exit code."""
+        if code == 0 and dist.is_initialized():  # (after an error the others may not come to this)
             dist.destroy_process_group()
+        sys.exit(code)
 
     def average(self, tensors):
         """Each of the tensors becomes its mean over the processes, in one message."""

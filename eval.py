@@ -265,28 +265,50 @@ def report(run, out, test_data):
         (out / "summary.json").write_text(json.dumps(summarise(run), indent=2) + "\n")
 
 
-def edit(run, out, images, strengths=None):
+def edit(run, out, images, strengths=None, crop=None):
     """Apply the run to picture files of any size, and write the strip out/edit.png. Returns the exit code 0.
 
-    strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time.
+    strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time. crop: see `framed`.
     """
     K = len(run.config.attr)
     if strengths is None:
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
     else:
         rows = [strength(text, K) for text in strengths]
-    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
+    x = torch.stack([framed(path, run.config.size, crop) for path in images])
     x = data.as_float(x).to(run.device)
     data.make_folder(out)
     if any(abs(u) > 1 for row in rows for u in row):
         print("warning: a strength outside -1 .. 1 is one that the model never saw", file=sys.stderr)
     if run.config.data == "faces":
         print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
+    if run.config.data.startswith("celeba"):
+        print("note: this run knows faces as CelebA frames them: upright, the eyes half way down and a quarter of the width apart; "
+              "frame yours alike, by --crop", file=sys.stderr)
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     figure = strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
     figure.savefig(out / "edit.png", dpi=100)
     print(f"wrote {out / 'edit.png'}")
     return 0
+
+
+def framed(path, size, crop=None):
+    """The square of a picture file that a run is applied to, uint8 (3, size, size); says what is cut off.
+
+    crop: its left, its top and its side in pixels of the upright picture; None: the largest one in the centre.
+    Raises InputError where it leaves the picture.
+    """
+    picture = data.open_picture(path)
+    w, h = picture.size
+    if crop:
+        left, top, side = crop
+        if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
+            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at most, TOP + SIZE {h}")
+        picture = picture.crop((left, top, left + side, top + side))
+    elif w != h:
+        print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {'left and the right' if w > h else 'top and the bottom'} "
+              f"are cut off; --crop LEFT TOP SIZE takes another square", file=sys.stderr)
+    return data.as_square(picture, size)
 
 
 def strength(text, K):

@@ -4,13 +4,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(HERE), str(HERE / "tests")]
 
 import data  # noqa: E402
+import eval  # noqa: E402
 import trip  # noqa: E402
 from test_scale import CELEBA, LFWA, LAYOUTS, TINY, assert_labels, celeba, celeba_hq, edges2shoes, lfwa  # noqa: E402
 from test_scale import numbers, picture  # noqa: E402
@@ -242,3 +245,64 @@ def test_broken_pictures_and_folders_without_any_are_refused(spoil, says, tmp_pa
     spoil(tmp_path / "root")
     with pytest.raises(data.InputError, match=says):
         data.load("folder", ["smiling"], 32, tmp_path / "root")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# A picture of one's own
+
+SMALL = dict(size=32, g_width=4, g_down=1, g_blocks=1, r_width=4)
+
+
+def edited(tmp_path, monkeypatch, capsys, *options, **settings):
+    """The pictures that --edit puts into the generator, float (N, 3, 32, 32), and what it says."""
+    seen, translate = [], eval.translate
+    monkeypatch.setattr(eval, "translate", lambda G, x, v: seen.append(x) or translate(G, x, v))
+    trip.save(trip.Run(trip.Config(**SMALL | settings)), tmp_path)
+    code = trip.main(["--out", str(tmp_path), "--edit", *options])
+    said = capsys.readouterr().err
+    assert code == (0 if seen else 2)
+    return seen[0] if seen else None, said
+
+
+def coloured(path, w, h):
+    """A picture whose red is its column and whose green its row, divided by 2."""
+    red, green = np.meshgrid(np.arange(w) // 2, np.arange(h) // 2)
+    Image.fromarray(np.dstack([red, green, 0 * red]).astype(np.uint8)).save(path)
+    return str(path)
+
+
+def corner(x):
+    """Column and row of the picture's first pixel in the file."""
+    return [2 * (x[c, 0, 0].item() + 1) * 127.5 for c in (0, 1)]
+
+
+def test_edit_says_what_it_cuts_off_and_takes_the_square_that_crop_names(tmp_path, monkeypatch, capsys):
+    wide, tall, square = (coloured(tmp_path / f"{w} {h}.png", w, h) for w, h in ((400, 200), (200, 301), (200, 200)))
+    x, said = edited(tmp_path, monkeypatch, capsys, wide, tall, square)
+    assert corner(x[0]) == pytest.approx([100, 0], abs=7) and corner(x[1]) == pytest.approx([0, 50], abs=7)
+    assert "has 400 x 200 pixels: 100 at the left and the right are cut off; --crop LEFT TOP SIZE" in said
+    assert "has 200 x 301 pixels: 50.5 at the top and the bottom" in said and said.count("cut off") == 2
+    x, said = edited(tmp_path, monkeypatch, capsys, wide, square, "--crop", "120", "40", "64")  # one for all
+    assert "cut off" not in said
+    for picture in x:
+        assert corner(picture) == pytest.approx([120, 40], abs=4)
+        assert (picture[:2, -1, -1] - picture[:2, 0, 0]).tolist() == pytest.approx([62 / 255] * 2, abs=0.02)
+
+
+@pytest.mark.parametrize("crop", ["201 0 200", "0 1 200", "-1 0 100", "0 -1 100", "0 0 0"])
+def test_a_crop_that_leaves_the_picture_is_refused(crop, tmp_path, monkeypatch, capsys):
+    wide = coloured(tmp_path / "wide.png", 400, 200)
+    x, said = edited(tmp_path, monkeypatch, capsys, wide, "--crop", *crop.split())
+    assert x is None and f"--crop {crop}: " in said and "400 x 200 pixels" in said and said.count("\n") == 1
+    assert not (tmp_path / "edit.png").exists()
+
+
+def test_crop_is_for_edit(tmp_path, capsys):
+    assert trip.main(["--crop", "0", "0", "9", "--out", str(tmp_path / "out")]) == 2
+    assert "--edit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, says", [("celeba", True), ("celeba-hq", True), ("lfwa", False), ("faces", False)])
+def test_edit_says_how_celeba_frames_its_faces(name, says, tmp_path, monkeypatch, capsys):
+    _, said = edited(tmp_path, monkeypatch, capsys, coloured(tmp_path / "me.png", 99, 99), data=name)
+    assert ("the eyes half way down" in said) == says
