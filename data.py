@@ -747,7 +747,7 @@ def exit_code(program, command, argv):
         message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:
         return 130
-    if team.first:
+    if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(message, InputError):  # torchrun's others were asked the same
         print(f"{program}: error: {message}", file=sys.stderr)
     return 2
 
@@ -878,11 +878,18 @@ class Team:
             dist.destroy_process_group()
         sys.exit(code)
 
+    def talk(self, how, *what):
+        """Do this of torch.distributed's; where another process is gone, this one ends, too."""
+        try:
+            how(*what)
+        except RuntimeError:  # "connection closed by peer", and the like
+            raise InputError("another process of this run has ended, so all do; see what it said, and go on with --resume") from None
+
     def average(self, tensors):
         """Each of the tensors becomes its mean over the processes, in one message."""
         if self.size > 1:
             flat = torch.cat([t.flatten() for t in tensors])
-            dist.all_reduce(flat)
+            self.talk(dist.all_reduce, flat)
             for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
                 t.copy_(mean.view_as(t))
 
@@ -890,7 +897,7 @@ class Team:
         """The values of all processes, a list in their order; nobody goes on before all have come to this."""
         values = [value] * self.size
         if self.size > 1:
-            dist.all_gather_object(values, value)
+            self.talk(dist.all_gather_object, values, value)
         return values
 
     def agree(self, flag, step):

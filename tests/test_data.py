@@ -1,7 +1,12 @@
 """What people bring: files as they come from the net, pictures of any kind, names of any kind. All in miniature."""
 
+import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +311,65 @@ def test_crop_is_for_edit(tmp_path, capsys):
 def test_edit_says_how_celeba_frames_its_faces(name, says, tmp_path, monkeypatch, capsys):
     _, said = edited(tmp_path, monkeypatch, capsys, coloured(tmp_path / "me.png", 99, 99), data=name)
     assert ("the eyes half way down" in said) == says
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Two processes, of which one fails
+
+PROCESS = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+import data, trip
+if sys.argv[1] == "mistakes":  # of both, of both, and of the first one while the other waits
+    assert [trip.main(options) for options in (["--smal"], ["--out", "damaged", "--resume"])] == [2, 2]
+    code = trip.main(["--data", "celeba-hq", "--root", ".", "--out", "out"])
+else:
+    some = data.faces(("smile",), 32, n=40)
+    data.DATASETS["faces"] = lambda *_: data.split(some, 0), ""
+    train = trip.train
+    def killed(run, *rest):
+        for record in train(run, *rest):
+            if run.step == 3 and data.team.number == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield record
+    trip.train = killed
+    code = trip.main([*{options!r}, "--steps", "1000", "--out", "out"])
+data.team.leave(code)
+"""
+
+
+def both(what, folder):
+    """Runs PROCESS twice, as torchrun does. Returns the exit codes, what was said on stderr, and the seconds between the ends."""
+    (folder / "process.py").write_text(PROCESS.format(here=str(HERE), options=TINY))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    ranks = [subprocess.Popen([sys.executable, "process.py", what], cwd=folder, stderr=subprocess.PIPE, text=True,
+                              env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in (0, 1)]
+    try:
+        while all(rank.poll() is None for rank in ranks):
+            time.sleep(0.05)
+        started = time.monotonic()
+        said = [rank.communicate(timeout=60)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [rank.returncode for rank in ranks], said, time.monotonic() - started
+
+
+def test_a_mistake_under_torchrun_is_one_line_of_the_first_process_and_ends_all(tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "trip.pt").write_bytes(b"PK")
+    codes, (first, second), seconds = both("mistakes", tmp_path)
+    assert codes == [2, 2] and second == "" and seconds < 10
+    lines = first.splitlines()
+    assert len(lines) == 3 and all(line.startswith("trip.py: error: ") for line in lines), first
+    assert "--smal" in lines[0] and "damaged" in lines[1] and "attribute-anno.txt" in lines[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_where_one_process_is_killed_the_other_says_so_in_one_line_and_ends(tmp_path):
+    codes, (first, second), seconds = both("killed", tmp_path)
+    assert codes == [2, -signal.SIGKILL] and second == "" and seconds < 10
+    assert first.count("\n") == 1 and "another process" in first and "--resume" in first
