@@ -729,11 +729,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message):
-        raise InputError(f"{message}; see python {self.prog} --help")
+        dash = "; a name that begins with - is typed as in --attr=-name or ./-name" if re.search("expected|required", message) else ""
+        raise InputError(f"{message}{dash}; see python {self.prog} --help")
 
 
 def exit_code(program, command, argv):
     """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8, and a terminal of Windows may know less
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except InputError as error:

@@ -250,7 +250,7 @@ def cells(row, attrs):
 
 def report(run, out, test_data):
     """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); summary.json at the end."""
-    attrs = run.config.attr
+    attrs = [utf_8(attr) for attr in run.config.attr]
     rows = [cells(row, attrs) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
@@ -711,6 +711,16 @@ def canvas(columns=1, height=4.5):
     return figure, figure.subplots(1, columns)
 
 
+def utf_8(name):
+    """A folder's name as text that can be written: what is no UTF-8 is a question mark."""
+    return name.encode(errors="replace").decode()
+
+
+def words(name):
+    """A folder's name for matplotlib, to which $ would begin a formula."""
+    return utf_8(name).replace("$", r"\$")
+
+
 def level(axes, *targets):
     """Target values as dotted lines."""
     for u in targets:
@@ -728,7 +738,7 @@ def strips(x, ys, names, title):
     axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
     axes.set_yticks([])
     axes.tick_params(length=0)
-    axes.set_xlabel(title)
+    axes.set_xlabel(words(title))
     return figure
 
 
@@ -749,7 +759,7 @@ def fig_box(result):
     for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
         box.set_facecolor(colour)
     level(axes, -0.5, 0, 0.5)
-    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{result.name}: generated pairs")
+    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{words(result.name)}: generated pairs")
     return figure
 
 
@@ -759,11 +769,12 @@ def fig_ranker(results):
     for result, colour in zip(results, PALETTE * len(results)):
         key = "first_" if result.run is not results[0].run else ""
         mean, std = (np.array(result.scores[f"{key}ranker_sweep_{name}"]) for name in ("mean", "std"))
-        axes.plot(SWEEP, mean, ".-", color=colour, label=result.name)
+        axes.plot(SWEEP, mean, ".-", color=colour, label=words(result.name))
         axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
     axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2: half way")
     level(axes, -1, 1)
-    axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3), title=f"judged by the ranker of {results[0].name}")
+    axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3),
+             title=f"judged by the ranker of {words(results[0].name)}")
     axes.legend()
     return figure
 
@@ -779,8 +790,8 @@ def fig_grid(run, test, n=3):
     figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
         axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
-        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[0],
-                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=run.config.attr[1])
+        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=words(run.config.attr[0]),
+                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=words(run.config.attr[1]))
         axes.tick_params(length=0)
     return figure
 
@@ -809,7 +820,7 @@ def fig_densities(run):
     grid = figure.add_gridspec(3 * len(attrs), 3)
     for k, attr in enumerate(attrs):
         means = figure.add_subplot(grid[3 * k + 2, :])
-        means.set(xlabel="iteration", ylabel=f"mean of R, {attr}", ylim=(-1.7, 1.4))
+        means.set(xlabel="iteration", ylabel=f"mean of R, {words(attr)}", ylim=(-1.7, 1.4))
         for row, (kind, label, style, target) in enumerate((("real", "real, r", "--", 1),
                                                             ("gen", "generated, v", "-", 0.5))):
             for sign, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
@@ -821,7 +832,7 @@ def fig_densities(run):
                 for sign, colour in COLOURS.items():
                     u = outputs[f"{kind}_{sign}"][k].numpy().clip(-1.7, 1.7)
                     axes.hist(u, 34, range=(-1.7, 1.7), density=True, alpha=0.6, color=colour)
-                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {attr}")
+                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {words(attr)}")
                 for u in (-target, target):
                     axes.axvline(u, color="black", lw=0.8, ls=":")
         means.legend(fontsize=8, ncols=6, loc="lower center")
@@ -840,7 +851,7 @@ def fig_truth(result):
             axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
             axes.plot(SWEEP, np.polyval(np.polyfit(SWEEP, mean, 1), SWEEP), "k:", lw=1, label="best straight line")
     axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(0, 1),
-             title=f"{result.name}: the truth, which no player ever saw")
+             title=f"{words(result.name)}: the truth, which no player ever saw")
     axes.legend()
     return figure
 

@@ -611,7 +611,7 @@ def parse(argv):
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {data.show(f.default) or 'none'})")
-    argv = [" " + a if re.match(r"-[\d.]", a) else a for a in argv]  # "-1,0" is a strength, not an option
+    argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]  # "-1,0" is a strength, not an option
     args = parser.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")

@@ -373,3 +373,45 @@ def test_where_one_process_is_killed_the_other_says_so_in_one_line_and_ends(tmp_
     codes, (first, second), seconds = both("killed", tmp_path)
     assert codes == [2, -signal.SIGKILL] and second == "" and seconds < 10
     assert first.count("\n") == 1 and "another process" in first and "--resume" in first
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Names
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch):
+    name = os.fsdecode("-$\\frac$ 100 %s it's ü".encode() + (b"" if os.name == "nt" else b"\xe4"))
+    try:
+        two_folders(tmp_path / name, name=name, other="#{} [x]*")
+    except OSError:  # a file system that wants UTF-8
+        name = name[:-1]
+        two_folders(tmp_path / name, name=name, other="#{} [x]*")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", open(tmp_path / "said", "w", encoding="utf-8"))  # strict, as a terminal is
+    run = name + " run"
+    assert trip.main([*TINY, "--data", "folder", f"--root={name}", f"--attr={name}", f"--out={run}"]) == 0
+    assert trip.main([f"--out={run}", "--edit", os.path.join(".", run, "samples.png"), "--v=-1"]) == 0
+    assert eval.main([os.path.join(".", run), "--metrics", "ranker"]) == 0
+    files = {path.name for path in (tmp_path / run).iterdir()}
+    assert {"samples.png", "ranker.png", "ranker.npz", "edit.png", "fig7_ranker.png", "eval.json"} <= files
+
+
+@pytest.mark.parametrize("name", ["$smile$", "a $ b", "\\$a$", "$$", "plain"])
+def test_a_name_with_dollars_is_drawn_as_it_is(name):
+    figure, axes = eval.canvas()
+    assert axes.set_title(eval.words(name))._preprocess_math(eval.words(name)) == (name, False)
+
+
+@pytest.mark.parametrize("options", ["--attr -smile", "--out -x", "--edit -me.jpg", "--edit -1/me.jpg"])
+def test_a_name_that_begins_with_a_dash_is_answered_with_how_to_type_it(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert trip.main(options.split()) == 2
+    said = capsys.readouterr().err
+    assert "--attr=-name or ./-name" in said and said.count("\n") == 1
+
+
+def test_a_folder_may_be_called_minus_1(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some = data.faces(("smile",), 32, n=40)
+    monkeypatch.setitem(data.DATASETS, "faces", (lambda *_: data.split(some, 0), ""))
+    assert trip.main([*TINY, "--out", "-1"]) == 0 and os.listdir() == ["-1"]
+    assert trip.main(["--out", "-1", "--edit", "./-1/samples.png", "--v", "-1", "-.5"]) == 0
