@@ -34,6 +34,12 @@ import torch
 import torch.distributed as dist
 from PIL import Image, ImageOps
 
+try:
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+except ImportError:  # then no HEIC, as an iPhone writes it
+    pass
+
 
 class InputError(ValueError):
     """What was asked for cannot be done. The message is one line: what was given, what is allowed, what to type instead."""
@@ -93,16 +99,29 @@ def open_picture(path):
             warnings.simplefilter("ignore")
             picture = ImageOps.exif_transpose(file)
             if picture.mode[0] in "IF":  # 16 bits and more of grey, which convert() would clip
-                deep = np.asarray(picture, np.float32)
-                deep = deep / (1 if deep.max() <= 1 else 255 if deep.max() <= 255 else 65535)
-                picture = Image.fromarray((deep.clip(0, 1) * 255).astype(np.uint8))
+                picture = Image.fromarray(as_bytes(np.asarray(picture, float)))
             if picture.mode != "RGB" or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
             return picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
+        if os.path.isfile(path) and re.match(rb"....ftyp(hei|hev|mif|msf)", Path(path).read_bytes()[:12], re.S):
+            reason = "it is a HEIC picture, which can be read after pip install pillow-heif"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
+
+
+def as_bytes(deep):
+    """Grey of 16 bits, of 32 or of floats as uint8. Black is 0, or the lowest where that is below 0.
+
+    White is 1 or the end of 8 bits, 10, 12 .., whichever holds the highest; the highest itself where that would be dark.
+    """
+    deep = np.where(np.isfinite(deep), deep, 0)
+    low, high = min(0, deep.min()), deep.max()
+    white = next(top for top in (1, *(2 ** bits - 1 for bits in range(8, 34, 2)), high) if high <= top)
+    if low == 0 and high > white / 16:
+        high = white
+    return ((deep - low) / ((high - low) or 1) * 255).astype(np.uint8)
 
 
 def nearest(name, names):

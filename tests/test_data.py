@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,53 @@ def test_crop_is_for_edit(tmp_path, capsys):
 def test_edit_says_how_celeba_frames_its_faces(name, says, tmp_path, monkeypatch, capsys):
     _, said = edited(tmp_path, monkeypatch, capsys, coloured(tmp_path / "me.png", 99, 99), data=name)
     assert ("the eyes half way down" in said) == says
+
+
+RAMP = np.linspace(0, 1, 64)[None] * np.ones((64, 1))
+
+
+@pytest.mark.parametrize("deep", [
+    *((RAMP * (2 ** bits - 1)).astype(np.uint16) for bits in (8, 10, 12, 14, 16)),  # in files of 16 bits
+    (RAMP * 3000 - 1000).astype(np.int32), RAMP, 2 * RAMP - 1, 4 * RAMP - 2, 1.1 * RAMP - 0.05, 1.2 * RAMP, 255 * RAMP,
+    1e-3 * RAMP, np.where(RAMP == 1, np.nan, RAMP), np.where(RAMP == 1, np.inf, RAMP)])
+def test_deep_pictures_are_neither_black_nor_white(deep, tmp_path):
+    Image.fromarray(deep.astype(np.float32) if deep.dtype == float else deep).save(tmp_path / "deep.tif")
+    found = data.read_picture(tmp_path / "deep.tif", 64).float()[0, 32]
+    assert torch.allclose(found[:-1], torch.from_numpy(RAMP[32, :-1]).float() * 255, atol=1.5)
+
+
+@pytest.mark.parametrize("deep, white", [(np.full((9, 9), -3.0), 0), (np.zeros((9, 9)), 0), (np.full((9, 9), np.nan), 0),
+                                         (np.full((9, 9), 3e38), 255), (np.full((9, 9), 0.5), 127)])
+def test_deep_pictures_of_one_grey_are_no_error(deep, white):
+    assert (data.as_bytes(deep) == white).all()
+
+
+HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(99)
+
+
+@pytest.mark.parametrize("name", ["me.heic", "me.HEIC", "me.jpg"])
+def test_heic_is_called_by_its_name(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / name).write_bytes(HEIC)
+    _, said = edited(tmp_path, monkeypatch, capsys, str(tmp_path / name))
+    assert f"{name}: it is a HEIC picture" in said and "pip install pillow-heif" in said and said.count("\n") == 1
+
+
+def test_a_folder_of_heic_is_not_passed_over(tmp_path, capsys):
+    two_folders(tmp_path)
+    for i in range(9):
+        (tmp_path / "smiling" / f"{i}.HEIC").write_bytes(HEIC)
+    with pytest.raises(data.InputError, match="9 of the first 89 pictures"):
+        data.load("folder", ["smiling"], 32, tmp_path)
+    assert capsys.readouterr().err.count("pip install pillow-heif") == 9
+
+
+def test_pillow_heif_is_used_where_it_is_installed(monkeypatch):
+    called = []
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=lambda: called.append(1)))
+    module = types.ModuleType("data_anew")
+    monkeypatch.setitem(sys.modules, "data_anew", module)
+    exec(compile((HERE / "data.py").read_text(encoding="utf-8"), "data.py", "exec"), module.__dict__)
+    assert called == [1]
 
 
 # ------------------------------------------------------------------------------------------------------------
