@@ -164,6 +164,8 @@ def load(name, attrs, size, root="", seed=0, download=False):
             if not 2 <= n <= len(part) - 2:
                 raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
                                  f"or more without; choose another attribute or add pictures")
+    if layout and len(train) < 1000:
+        team.say(f"note: {len(train)} training pictures are few, and the {len(test)} held out are few to measure on; thousands are better")
     return train, test
 
 
@@ -522,8 +524,8 @@ def decode(path, key, n, read, size, chunk=256):
     pictures, state = kept(path, "", key, n, size, "r")
     if pictures is None:
         if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the data "
-                             f"set's files into a folder of your own and name that")
+            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the files into a "
+                             f"folder of your own, as by mkdir mine && ln -s {path.parent.resolve()}/* mine, and type --root mine")
         with alone(path.parent):
             if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
@@ -715,15 +717,21 @@ def folder(attrs, size, root, seed):
 
 
 def download_celeba(root):
-    """Fetch CelebA into root/celeba with torchvision's downloader, which needs the package gdown."""
-    from torchvision.datasets import CelebA
+    """Fetch the three files of CelebA that are needed into root/celeba by torchvision's downloader, which needs the package gdown."""
+    from torchvision.datasets import CelebA, utils
     if not root:
         raise InputError("--download needs --root, the folder to put CelebA into")
+    place = Path(root) / CelebA.base_folder
     try:
-        CelebA(root, download=True)
+        for number, checksum, name in CelebA.file_list:
+            if name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+                utils.download_file_from_google_drive(number, place, name, checksum)
+            elif name == "img_align_celeba.zip" and not (place / "img_align_celeba").is_dir():
+                utils.download_file_from_google_drive(number, place, name, checksum)
+                utils.extract_archive(str(place / name))
     except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
-        raise InputError(f"CelebA could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
+        raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
                          f"quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and list_eval_partition.txt "
                          f"from the CelebA page into {Path(root) / 'celeba'}") from None
 

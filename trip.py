@@ -550,7 +550,9 @@ def restore(out, device="cpu"):
     """Read the checkpoint of the run in folder `out`; InputError where none is, or one that doesn't fit."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        raise InputError(f"no run in {out} (it has no trip.pt): train one there first")
+        others = ", ".join(str(other.parent) for other in sorted(path.parent.parent.glob("*/trip.pt"))[:5])
+        raise InputError(f"no run in {out} (it has no trip.pt): train one there first, or name the folder of "
+                         f"another: {others or 'there is none beside it'}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
     except PermissionError as error:
@@ -659,6 +661,8 @@ def train_command(run, args, out):
     if run.step == 0 and (args.preset or "small") == ("photo" if c.data == "faces" else "small"):
         team.say("note: --preset photo is for photographs, the defaults are for drawn faces")
     team.say(f"{c.data}: {n} + {len(test_data)} pictures, {data.show(c.attr)}; {run.device}; results: {out}")
+    if run.step == c.steps:
+        team.say(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
     tell = eval.progress(run)
     try:
         with data.stop_flag() as stopped:
@@ -683,10 +687,8 @@ def command(argv):
     team.join(args.device)
     out = args.out or Path("runs") / "_".join(Config(**args.config).attr)
     run = open_run(args, out, data.choose_device(args.device))
-    if not args.edit:
-        return train_command(run, args, out)
     import eval
-    return eval.edit(run, out, args.edit, args.v, args.crop)
+    return eval.edit(run, out, args.edit, args.v, args.crop) if args.edit else train_command(run, args, out)
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """What people bring: files as they come from the net, pictures of any kind, names of any kind. All in miniature."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -359,6 +360,80 @@ def test_pillow_heif_is_used_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "data_anew", module)
     exec(compile((HERE / "data.py").read_text(encoding="utf-8"), "data.py", "exec"), module.__dict__)
     assert called == [1]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What else a user may do
+
+@pytest.mark.parametrize("n, few", [(90, True), (1120, False)])
+def test_few_pictures_get_a_word(n, few, tmp_path, monkeypatch, capsys):
+    some = data.Data(torch.zeros(n, 3, 1, 1, dtype=torch.uint8), torch.arange(n)[:, None] % 2 == 0, ("a",))
+    monkeypatch.setitem(data.DATASETS, "few", (lambda *_: data.split(some, 0), "pictures"))
+    train, test = data.load("few", ["a"], 1, tmp_path)
+    assert (f"{len(train)} training pictures are few, and the {len(test)} held out" in capsys.readouterr().out) == few
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/smile", "runs/old"):
+        Path(folder).mkdir(parents=True)
+        trip.save(trip.Run(trip.Config(**SMALL)), Path(folder))
+    assert trip.main(["--attr", "beard", "--edit", "me.jpg"]) == 2
+    said = capsys.readouterr().err.replace("\\", "/")
+    assert "no run in runs/beard" in said and "runs/old, runs/smile" in said and said.count("\n") == 1
+
+
+def test_going_on_with_a_finished_run_says_how(tmp_path, monkeypatch, capsys):
+    some = data.faces(("smile",), 32, n=40)
+    monkeypatch.setitem(data.DATASETS, "faces", (lambda *_: data.split(some, 0), ""))
+    assert trip.main([*TINY, "--out", str(tmp_path)]) == 0
+    assert "--steps and a higher number" not in capsys.readouterr().out
+    before = torch.load(tmp_path / "trip.pt", weights_only=True)
+    assert trip.main(["--out", str(tmp_path), "--resume"]) == 0
+    assert "note: all 2 iterations are done: to go on, add --steps and a higher number" in capsys.readouterr().out
+    after = torch.load(tmp_path / "trip.pt", weights_only=True)
+    assert after["step"] == 2 and all(torch.equal(u, after["G"][name]) for name, u in before["G"].items())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("name", ["folder", "celeba", "lfwa", "edges2shoes"])
+def test_links_do_where_the_data_set_s_folder_cannot_be_written_to(name, tmp_path, monkeypatch, capsys):
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    LAYOUTS[name][0](theirs)
+    access = os.access
+    monkeypatch.setattr(data.os, "access", lambda path, mode: Path(path) != theirs and access(path, mode))
+    with pytest.raises(data.InputError, match=f"mkdir mine && ln -s {theirs}/\\* mine, and type --root mine"):
+        data.load(name, LAYOUTS[name][1], 32, theirs)
+    mine.mkdir()
+    subprocess.run("ln -s ../theirs/* .", shell=True, cwd=mine, check=True)
+    before = set(theirs.iterdir())
+    assert data.load(name, LAYOUTS[name][1], 32, mine)
+    assert set(theirs.iterdir()) == before
+
+
+@pytest.mark.parametrize("spoilt", [None, "identity_CelebA.txt", "list_attr_celeba.txt"])
+def test_a_download_asks_for_the_files_that_are_needed(spoilt, tmp_path, monkeypatch):
+    from torchvision.datasets import CelebA
+    celeba(tmp_path / "drive")
+    packed(tmp_path / "drive", "img_align_celeba")
+
+    def fetch(id, output, **options):  # Google Drive, and a page of it in a file's place
+        file = tmp_path / "drive" / id
+        Path(output).write_bytes(b"<html>" if id == spoilt or not file.exists() else file.read_bytes())
+
+    files = [(name, hashlib.md5((tmp_path / "drive" / name).read_bytes()).hexdigest() if (tmp_path / "drive" / name).exists()
+              else "0", name) for _, _, name in CelebA.file_list]
+    assert len(files) == 6
+    monkeypatch.setattr(CelebA, "file_list", files)
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=fetch))
+    if spoilt == "list_attr_celeba.txt":
+        with pytest.raises(data.InputError, match="list_attr_celeba.txt could not be fetched"):
+            data.load("celeba", ["smile"], 32, tmp_path / "root", download=True)
+    else:
+        for _ in range(2):  # the second time nothing is fetched
+            assert len(data.load("celeba", ["smile"], 32, tmp_path / "root", download=True)[0]) == 30
+            spoilt = "img_align_celeba.zip"
+            (tmp_path / "root" / "celeba" / "img_align_celeba.zip").unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------

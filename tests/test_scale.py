@@ -417,7 +417,7 @@ def test_a_download_that_fails_says_how_to_do_it_by_hand(tmp_path, capsys, monke
     def refuse(*args, **options):
         raise RuntimeError("Too many users have viewed or downloaded this file recently.\nPlease try again")
 
-    monkeypatch.setattr(torchvision.datasets, "CelebA", refuse)
+    monkeypatch.setattr(torchvision.datasets.utils, "download_file_from_google_drive", refuse)
     assert trip.main([*TINY, "--data", "celeba", "--root", str(tmp_path), "--download", "--out",
                       str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
