@@ -22,7 +22,7 @@ import time
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -34,11 +34,9 @@ import torch
 import torch.distributed as dist
 from PIL import Image, ImageOps
 
-try:
+with suppress(ImportError):  # HEIC, as an iPhone writes it
     import pillow_heif
     pillow_heif.register_heif_opener()
-except ImportError:  # then no HEIC, as an iPhone writes it
-    pass
 
 
 class InputError(ValueError):
@@ -74,26 +72,22 @@ def as_float(images):
     return images.float() / 127.5 - 1
 
 
-def read_picture(path, size, half=None):
-    """The centre of a picture file, uint8 (3, size, size); half: 0 or 1, of its left or right half only. See `open_picture`."""
+def read_picture(path, size, half=None, crop=None):
+    """The centre of a picture file, uint8 (3, size, size). half: 0 or 1, of its left or right half; crop: left, top, side."""
     picture = open_picture(path)
+    w, h = picture.size
     if half is not None:
-        w, h = picture.size
+        if abs(w - 2 * h) > 2:
+            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high; give two squares side by side")
         picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
-    return as_square(picture, size)
-
-
-def as_square(picture, size):
-    """The largest square in the centre of a PIL image, resized: uint8 (3, size, size)."""
+    if crop:
+        picture = picture.crop((*crop[:2], crop[0] + crop[2], crop[1] + crop[2]))
     picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def open_picture(path):
-    """A picture file of any size and mode as a PIL image: RGB, upright (EXIF), on white where transparent.
-
-    Raises InputError for a file that is missing or no picture.
-    """
+    """A picture file of any mode as an upright PIL image in RGB, white where transparent; InputError if missing or no picture."""
     try:
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")
@@ -112,14 +106,11 @@ def open_picture(path):
 
 
 def as_bytes(deep):
-    """Grey of 16 bits, of 32 or of floats as uint8. Black is 0, or the lowest where that is below 0.
-
-    White is 1 or the end of 8 bits, 10, 12 .., whichever holds the highest; the highest itself where that would be dark.
-    """
+    """Grey of 16 bits, 32 or floats as uint8: 0 .. 1, .. 255, .. 1023 or so on to white, or from lowest to highest where that fails."""
     deep = np.where(np.isfinite(deep), deep, 0)
     low, high = min(0, deep.min()), deep.max()
     white = next(top for top in (1, *(2 ** bits - 1 for bits in range(8, 34, 2)), high) if high <= top)
-    if low == 0 and high > white / 16:
+    if low == 0 and high > white / 16:  # (else all would be dark)
         high = white
     return ((deep - low) / ((high - low) or 1) * 255).astype(np.uint8)
 
@@ -165,7 +156,7 @@ def load(name, attrs, size, root="", seed=0, download=False):
                 raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
                                  f"or more without; choose another attribute or add pictures")
     if layout and len(train) < 1000:
-        team.say(f"note: {len(train)} training pictures are few, and the {len(test)} held out are few to measure on; thousands are better")
+        team.say(f"note: {len(train)} training pictures are few, and {len(test)} to measure on; thousands are better")
     return train, test
 
 
@@ -386,16 +377,18 @@ def _draw(person, size):
 # ------------------------------------------------------------------------------------------------------------
 # Data sets of picture files
 
-SHORT = {"smile": "smiling", "mouth_open": "mouth_slightly_open", "gender": "male", "cheekbones": "high_cheekbones",
+SHORT = {"smile": "smiling", "mouthopen": "mouthslightlyopen", "gender": "male", "cheekbones": "highcheekbones",
          "frown": "frowning"}  # the paper's names for attributes of CelebA and LFWA
 
 
 def columns(attrs, names, source):
-    """The column of each attribute among the names of a data set, which may also be written with _, in lower case or SHORT."""
-    plain = {name.lower().replace(" ", "_"): i for i, name in enumerate(names)}
-    found = []
+    """The column of each attribute among the names of a data set, compared by letters and digits; it may also be one of SHORT."""
+    def letters(name):
+        return re.sub(r"[\W_]", "", name.lower())
+
+    plain, found = {letters(name): i for i, name in enumerate(names)}, []
     for attr in attrs:
-        key = attr.lower().replace(" ", "_")
+        key = letters(attr)
         key = key if key in plain else SHORT.get(key, key)
         if key not in plain:
             raise InputError(f"unknown attribute {attr!r} in {source}: {nearest(attr, names)}")
@@ -412,10 +405,10 @@ ENDINGS = {".heic", ".heif", *(end for end, kind in Image.registered_extensions(
 
 def is_picture(path):
     """By its name or, where that has another ending than pictures have, by its first bytes."""
-    try:
-        return os.path.splitext(path)[1].lower() in ENDINGS or Image.open(path).close() is None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
+    if os.path.splitext(path)[1].lower() in ENDINGS:
+        return True
+    with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path):
+        return True
 
 
 def pictures(folder):
@@ -433,26 +426,27 @@ def pictures(folder):
     return good
 
 
-def below(root, pattern):
-    """The paths whose names fit the pattern, in root and up to two folders deeper: zips and drives nest what they hold."""
-    return [path for depth in ("", "*/", "*/*/") for path in sorted(Path(root).glob(depth + pattern))
-            if not any(map(LEFT_BEHIND.fullmatch, path.relative_to(root).parts))]
-
-
 def few(names):
     """What was found, in words."""
     return "found " + (", ".join(sorted(names)[:4]) + ", ..." * (len(names) > 4) or "nothing")
 
 
 def find(root, *names):
-    """The path of the one file or folder of one of these names `below` root; InputError where there is none, or two."""
+    """The path of the one file or folder of one of these names, in root or up to two folders deeper, as zips and drives nest them.
+
+    InputError where there is none, or two.
+    """
+    def below(pattern):
+        return [path for depth in ("", "*/", "*/*/") for path in sorted(Path(root).glob(depth + pattern))
+                if not any(map(LEFT_BEHIND.fullmatch, path.relative_to(root).parts))]
+
     for name in names:
-        found = [path for path in below(root, name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
+        found = [path for path in below(name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
         if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
             raise InputError(f"{found[0]} and {found[1]}: name the folder of one of them as --root")
         if found:
             return found[0]
-    packed = [path.name for path in below(root, "*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
+    packed = [path.name for path in below("*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
     raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; {few(os.listdir(root))}"
                      f"{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
 
@@ -464,28 +458,19 @@ def lines_of(path):
     except UnicodeDecodeError:
         raise InputError(f"{path}: it cannot be read as text; fetch it anew") from None
     if re.match(r"\s*(<!doctype|<html|version https://git-lfs)", text, re.I):  # (Google Drive's quota page)
-        raise InputError(f"{path}: is a page or a pointer of the net, not the file itself (it begins {text.strip()[:40]!r}): "
-                         f"fetch it anew, with a browser or git lfs pull, and look into it")
+        raise InputError(f"{path}: is {text.strip()[:40]!r}..., not the file itself; fetch it anew, by a browser or git lfs pull")
     return (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines()  # (Kaggle's tables have commas)
 
 
 def numbers(path, rows, width):
     """Texts as float (N, width). rows: line number -> texts; a line that isn't `width` numbers is named in an InputError."""
-    def read(texts):
-        found = np.array(texts, np.float32).reshape(len(texts), width)
-        if not np.isfinite(found).all():
-            raise ValueError("nan or inf")
-        return found
-
-    try:
-        return read(list(rows.values()))
-    except ValueError:
-        for line, row in rows.items():
-            try:
-                read([row])
-            except ValueError:
-                raise InputError(f"{path}, line {line}: expected a name and {width} numbers; is the file whole?") from None
-        raise
+    found = np.full((len(rows), width), np.nan, np.float32)
+    for values, row in zip(found, rows.values()):
+        with suppress(ValueError):
+            values[:] = list(map(float, row)) if len(row) == width else np.nan
+    for i in np.flatnonzero(~np.isfinite(found).all(1)):
+        raise InputError(f"{path}, line {list(rows)[i]}: expected a name and {width} numbers; is the file whole?")
+    return found
 
 
 def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
@@ -524,8 +509,8 @@ def decode(path, key, n, read, size, chunk=256):
     pictures, state = kept(path, "", key, n, size, "r")
     if pictures is None:
         if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the files into a "
-                             f"folder of your own, as by mkdir mine && ln -s {path.parent.resolve()}/* mine, and type --root mine")
+            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link its files into a "
+                             f"folder of your own, by mkdir mine && ln -s {path.parent.resolve()}/* mine, and type --root mine")
         with alone(path.parent):
             if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
@@ -621,7 +606,7 @@ def celeba(attrs, size, root, seed):
     is_test = np.array([part[name] == "2" for name in names])
     if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
         team.say(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out, chosen by chance")
-        is_test = hold_out(names, seed)
+        is_test = hold_out(range(len(names)), seed)
     return from_files("celeba", root, files, labels, attrs, size, is_test)
 
 
@@ -663,10 +648,10 @@ def named(names, table, folder):
     there, first = {number(name): name for name in paths}, number(names[0]) if names else ""
     from_1 = "0" not in there and {"1", "2", "3"} <= there.keys()
     if first == "0" and from_1 or first == "1" and "0" in there:
-        raise InputError(f"{folder}: the first picture there is {there['1' if from_1 else '0']}, in {table.name} it is {names[0]}: "
-                         f"nobody can know whether all numbers are off by one; if they are, rename the pictures")
-    found = {i: paths.get(name) or paths.get(there.get(number(name))) for i, name in enumerate(names)}
-    found = {i: path for i, path in found.items() if path}
+        raise InputError(f"{folder}: begins with {there['1' if from_1 else '0']}, {table.name} with {names[0]}: are all numbers off "
+                         f"by one? Nobody can know; if they are, rename the pictures")
+    found = [(i, paths.get(name) or paths.get(there.get(number(name)))) for i, name in enumerate(names)]
+    found = {i: path for i, path in found if path}
     if not found:
         raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; {few(list(paths))}")
     if len(found) < len(names):
@@ -696,10 +681,24 @@ def edges2shoes(attrs, size, root, seed):
     """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
     train, val = pictures(find(root, "train")), pictures(find(root, "val", "test"))
+    edges = edges_side(train)
     files = [file for file in train + val for _ in range(2)]
-    halves = [0, 1] * (len(files) // 2)
-    return from_files("edges2shoes", root, files, np.array(halves)[:, None] == 0, attrs, size,
+    halves = [edges, 1 - edges] * (len(files) // 2)
+    return from_files("edges2shoes", root, files, np.array(halves)[:, None] == edges, attrs, size,
                       np.arange(len(files)) >= 2 * len(train), halves)
+
+
+def edges_side(files):
+    """The half of pix2pix's pairs that shows the edges, 0 or 1 (with a word): a drawing is nearly black and white."""
+    shares = [[0, 0]]
+    for file in files[::len(files) // 20 + 1]:
+        with suppress(InputError):  # (a broken one is told of later)
+            left, right = np.array_split(np.asarray(open_picture(file).convert("L")), 2, axis=1)
+            shares.append([((half < 32) | (half > 223)).mean() for half in (left, right)])
+    left, right = np.mean(shares, 0)
+    if right > left + 0.05:
+        team.say("note: in these pairs the edges are the right half, not the left one as published: they are taken so")
+    return int(right > left + 0.05)
 
 
 def folder(attrs, size, root, seed):
@@ -717,18 +716,17 @@ def folder(attrs, size, root, seed):
 
 
 def download_celeba(root):
-    """Fetch the three files of CelebA that are needed into root/celeba by torchvision's downloader, which needs the package gdown."""
+    """Fetch what is needed of CelebA into root/celeba with torchvision's downloader, which needs the package gdown."""
     from torchvision.datasets import CelebA, utils
     if not root:
         raise InputError("--download needs --root, the folder to put CelebA into")
     place = Path(root) / CelebA.base_folder
     try:
         for number, checksum, name in CelebA.file_list:
-            if name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+            if re.match("list_attr|list_eval", name) or name == "img_align_celeba.zip" and not (place / name[:-4]).is_dir():
                 utils.download_file_from_google_drive(number, place, name, checksum)
-            elif name == "img_align_celeba.zip" and not (place / "img_align_celeba").is_dir():
-                utils.download_file_from_google_drive(number, place, name, checksum)
-                utils.extract_archive(str(place / name))
+                if name.endswith(".zip"):
+                    utils.extract_archive(str(place / name))
     except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
         raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
@@ -912,8 +910,8 @@ class Team:
         """Do this of torch.distributed's; where another process is gone, this one ends, too."""
         try:
             how(*what)
-        except RuntimeError:  # "connection closed by peer", and the like
-            raise InputError("another process of this run has ended, so all do; see what it said, and go on with --resume") from None
+        except RuntimeError as error:
+            raise InputError(f"another process has ended, so all do ({in_a_line(error)}); see above, and go on with --resume") from None
 
     def average(self, tensors):
         """Each of the tensors becomes its mean over the processes, in one message."""

@@ -298,17 +298,15 @@ def framed(path, size, crop=None):
     crop: its left, its top and its side in pixels of the upright picture; None: the largest one in the centre.
     Raises InputError where it leaves the picture.
     """
-    picture = data.open_picture(path)
-    w, h = picture.size
+    w, h = data.open_picture(path).size
     if crop:
         left, top, side = crop
         if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
             raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at most, TOP + SIZE {h}")
-        picture = picture.crop((left, top, left + side, top + side))
     elif w != h:
         print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {'left and the right' if w > h else 'top and the bottom'} "
               f"are cut off; --crop LEFT TOP SIZE takes another square", file=sys.stderr)
-    return data.as_square(picture, size)
+    return data.read_picture(path, size, crop=crop)
 
 
 def strength(text, K):
