@@ -379,6 +379,22 @@ def test_switch_norm_uses_running_batch_statistics_in_evaluation():
     assert torch.allclose(layer(x[:1]), layer(x)[:1], atol=1e-5)  # a picture alone comes out as in a batch
 
 
+def test_switch_norm_takes_its_statistics_in_float32_where_the_networks_compute_in_bf16():
+    conv, layer = nn.Conv2d(3, 3, 1), trip.SwitchNorm(3, momentum=1.0)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3)[:, :, None, None])
+        conv.bias.fill_(20.0)  # far from 0: squared in bf16, the variance would be lost
+    with torch.autocast("cpu", torch.bfloat16):
+        x = conv(numbers(4, 3, 16, 16))
+        y = layer(x)
+    assert x.dtype == y.dtype == torch.bfloat16
+    exact = x.double()
+    assert torch.allclose(layer.running_mean[0].double(), exact.mean((0, 2, 3)), rtol=1e-5)
+    assert torch.allclose(layer.running_var[0].double(), exact.var((0, 2, 3), correction=0), rtol=1e-4)
+    reference = trip.SwitchNorm(3)(x.float())
+    assert (y.float() - reference).abs().mean() < 0.06  # bf16 knows 20 to 0.06
+
+
 # ------------------------------------------------------------------------------------------------------------
 # The two players
 
