@@ -22,7 +22,7 @@ import time
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -33,6 +33,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image, ImageOps
+
+with suppress(ImportError):  # HEIC, as an iPhone writes it
+    import pillow_heif
+    pillow_heif.register_heif_opener()
 
 
 class InputError(ValueError):
@@ -68,31 +72,47 @@ def as_float(images):
     return images.float() / 127.5 - 1
 
 
-def read_picture(path, size, half=None):
-    """Read a picture file of any size and mode, upright (EXIF), on white where transparent; crop its centre to a square.
+def read_picture(path, size, half=None, crop=None):
+    """The centre of a picture file, uint8 (3, size, size). half: 0 or 1, of its left or right half; crop: left, top, side."""
+    picture = open_picture(path)
+    w, h = picture.size
+    if half is not None:
+        if abs(w - 2 * h) > 2:
+            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high; give two squares side by side")
+        picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
+    if crop:
+        picture = picture.crop((*crop[:2], crop[0] + crop[2], crop[1] + crop[2]))
+    picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
-    half: 0 or 1 for the left or the right half only, where a file holds two pictures side by side.
-    Returns uint8 (3, size, size). Raises InputError for a file that is missing or no picture.
-    """
+
+def open_picture(path):
+    """A picture file of any mode as an upright PIL image in RGB, white where transparent; InputError if missing or no picture."""
     try:
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")
             picture = ImageOps.exif_transpose(file)
             if picture.mode[0] in "IF":  # 16 bits and more of grey, which convert() would clip
-                deep = np.asarray(picture, np.float32)
-                deep = deep / (1 if deep.max() <= 1 else 255 if deep.max() <= 255 else 65535)
-                picture = Image.fromarray((deep.clip(0, 1) * 255).astype(np.uint8))
+                picture = Image.fromarray(as_bytes(np.asarray(picture, float)))
             if picture.mode != "RGB" or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-            if half is not None:
-                w, h = picture.size
-                picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+            return picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises, by format
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as a picture"
+        if os.path.isfile(path) and re.match(rb"....ftyp(hei|hev|mif|msf)", Path(path).read_bytes()[:12], re.S):
+            reason = "it is a HEIC picture, which can be read after pip install pillow-heif"
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def as_bytes(deep):
+    """Grey of 16 bits, 32 or floats as uint8: 0 .. 1, .. 255, .. 1023 or so on to white, or from lowest to highest where that fails."""
+    deep = np.where(np.isfinite(deep), deep, 0)
+    low, high = min(0, deep.min()), deep.max()
+    white = next(top for top in (1, *(2 ** bits - 1 for bits in range(8, 34, 2)), high) if high <= top)
+    if low == 0 and high > white / 16:  # (else all would be dark)
+        high = white
+    return ((deep - low) / ((high - low) or 1) * 255).astype(np.uint8)
 
 
 def nearest(name, names):
@@ -135,6 +155,8 @@ def load(name, attrs, size, root="", seed=0, download=False):
             if not 2 <= n <= len(part) - 2:
                 raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
                                  f"or more without; choose another attribute or add pictures")
+    if layout and len(train) < 1000:
+        team.say(f"note: {len(train)} training pictures are few, and {len(test)} to measure on; thousands are better")
     return train, test
 
 
@@ -355,16 +377,18 @@ def _draw(person, size):
 # ------------------------------------------------------------------------------------------------------------
 # Data sets of picture files
 
-SHORT = {"smile": "smiling", "mouth_open": "mouth_slightly_open", "gender": "male", "cheekbones": "high_cheekbones",
+SHORT = {"smile": "smiling", "mouthopen": "mouthslightlyopen", "gender": "male", "cheekbones": "highcheekbones",
          "frown": "frowning"}  # the paper's names for attributes of CelebA and LFWA
 
 
 def columns(attrs, names, source):
-    """The column of each attribute among the names of a data set, which may also be written with _, in lower case or SHORT."""
-    plain = {name.lower().replace(" ", "_"): i for i, name in enumerate(names)}
-    found = []
+    """The column of each attribute among the names of a data set, compared by letters and digits; it may also be one of SHORT."""
+    def letters(name):
+        return re.sub(r"[\W_]", "", name.lower())
+
+    plain, found = {letters(name): i for i, name in enumerate(names)}, []
     for attr in attrs:
-        key = attr.lower().replace(" ", "_")
+        key = letters(attr)
         key = key if key in plain else SHORT.get(key, key)
         if key not in plain:
             raise InputError(f"unknown attribute {attr!r} in {source}: {nearest(attr, names)}")
@@ -374,32 +398,79 @@ def columns(attrs, names, source):
     return found
 
 
+# the names of files and folders that a system leaves behind; the endings of pictures
+LEFT_BEHIND = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information", re.I)
+ENDINGS = {".heic", ".heif", *(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN)}
+
+
+def is_picture(path):
+    """By its name or, where that has another ending than pictures have, by its first bytes."""
+    if os.path.splitext(path)[1].lower() in ENDINGS:
+        return True
+    with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path):
+        return True
+
+
+def pictures(folder):
+    """The paths of the pictures under a folder, in order; tells of files that are none. InputError where no picture is there."""
+    files = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not LEFT_BEHIND.fullmatch(name)]
+        files += [os.path.join(place, name) for name in names if not LEFT_BEHIND.fullmatch(name)]
+    good = sorted(filter(is_picture, files))
+    others = [os.path.basename(path) for path in set(files) - set(good)]
+    if not good:
+        raise InputError(f"{folder}: the folder holds no pictures; {few(others)}")
+    if others:
+        team.say(f"note: {len(others)} files under {folder} are no pictures and left out; {few(others)}")
+    return good
+
+
+def few(names):
+    """What was found, in words."""
+    return "found " + (", ".join(sorted(names)[:4]) + ", ..." * (len(names) > 4) or "nothing")
+
+
+def find(root, *names):
+    """The path of the one file or folder of one of these names, in root or up to two folders deeper, as zips and drives nest them.
+
+    InputError where there is none, or two.
+    """
+    def below(pattern):
+        return [path for depth in ("", "*/", "*/*/") for path in sorted(Path(root).glob(depth + pattern))
+                if not any(map(LEFT_BEHIND.fullmatch, path.relative_to(root).parts))]
+
+    for name in names:
+        found = [path for path in below(name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
+        if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
+            raise InputError(f"{found[0]} and {found[1]}: name the folder of one of them as --root")
+        if found:
+            return found[0]
+    packed = [path.name for path in below("*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
+    raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; {few(os.listdir(root))}"
+                     f"{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
+
+
 def lines_of(path):
-    """The lines of a text file, with any line ends; InputError where there is none."""
+    """The lines of a text file, with any line ends; InputError where it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as text"
-        raise InputError(f"{path}: {reason}; see python trip.py --help and the README for what belongs under --root") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: it cannot be read as text; fetch it anew") from None
+    if re.match(r"\s*(<!doctype|<html|version https://git-lfs)", text, re.I):  # (Google Drive's quota page)
+        raise InputError(f"{path}: is {text.strip()[:40]!r}..., not the file itself; fetch it anew, by a browser or git lfs pull")
+    return (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines()  # (Kaggle's tables have commas)
 
 
 def numbers(path, rows, width):
     """Texts as float (N, width). rows: line number -> texts; a line that isn't `width` numbers is named in an InputError."""
-    def read(texts):
-        found = np.array(texts, np.float32).reshape(len(texts), width)
-        if not np.isfinite(found).all():
-            raise ValueError("nan or inf")
-        return found
-
-    try:
-        return read(list(rows.values()))
-    except ValueError:
-        for line, row in rows.items():
-            try:
-                read([row])
-            except ValueError:
-                raise InputError(f"{path}, line {line}: expected a name and {width} numbers; is the file whole?") from None
-        raise
+    found = np.full((len(rows), width), np.nan, np.float32)
+    for values, row in zip(found, rows.values()):
+        with suppress(ValueError):
+            values[:] = list(map(float, row)) if len(row) == width else np.nan
+    for i in np.flatnonzero(~np.isfinite(found).all(1)):
+        raise InputError(f"{path}, line {list(rows)[i]}: expected a name and {width} numbers; is the file whole?")
+    return found
 
 
 def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
@@ -410,16 +481,11 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     after that they are mapped from there and need not fit in memory. A file list, file size or date that changed makes it
     anew; a build that was interrupted goes on where it stopped. Files that are no picture are named and left out.
     """
-    if len(files) == 0:
-        raise InputError(f"{root}: {name}'s files name no picture at all")
     rng, is_test = np.random.RandomState(0), np.asarray(is_test, bool)
     order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
     digest = hashlib.sha256(repr((size, halves)).encode())
     for i in order:
-        try:
-            about = os.stat(files[i])
-        except OSError:
-            raise InputError(f"{files[i]}: there is no such picture, but a line of {name}'s files names it") from None
+        about = os.stat(files[i])
         name_of = os.fsencode(os.path.relpath(files[i], root))  # bytes: it may be no UTF-8
         digest.update(name_of + f" {about.st_size} {about.st_mtime_ns}\n".encode())
     images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
@@ -443,8 +509,8 @@ def decode(path, key, n, read, size, chunk=256):
     pictures, state = kept(path, "", key, n, size, "r")
     if pictures is None:
         if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link the data "
-                             f"set's files into a folder of your own and name that")
+            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link its files into a "
+                             f"folder of your own, by mkdir mine && ln -s {path.parent.resolve()}/* mine, and type --root mine")
         with alone(path.parent):
             if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
@@ -529,43 +595,73 @@ def build(path, key, n, read, size, chunk):
 
 
 def celeba(attrs, size, root, seed):
-    """CelebA, its own partition."""
-    root = Path(root) / "celeba" if (Path(root) / "celeba" / "list_attr_celeba.txt").is_file() else Path(root)
-    names, files, labels = celeba_labels(root / "list_attr_celeba.txt", root / "img_align_celeba", attrs)
-    path = root / "list_eval_partition.txt"
+    """CelebA, its own partition; 90/10 where that leaves a part empty."""
+    table = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    names, files, labels = celeba_labels(table, find(root, "img_align_celeba", "img_align_celeba_png"), attrs)
+    path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
     part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
     missing = [name for name in names if part.get(name) not in ("0", "1", "2")]
     if missing:
         raise InputError(f"{path}: says nothing of {missing[0]}; is the file whole?")
-    return from_files("celeba", root, files, labels, attrs, size, [part[name] == "2" for name in names])
+    is_test = np.array([part[name] == "2" for name in names])
+    if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
+        team.say(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out, chosen by chance")
+        is_test = hold_out(range(len(names)), seed)
+    return from_files("celeba", root, files, labels, attrs, size, is_test)
 
 
 def celeba_hq(attrs, size, root, seed):
     """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
-    root = Path(root)
-    _, files, labels = celeba_labels(root / "CelebAMask-HQ-attribute-anno.txt", root / "CelebA-HQ-img", attrs)
+    table = find(root, "CelebAMask-HQ-attribute-anno.txt")
+    _, files, labels = celeba_labels(table, find(root, "CelebA-HQ-img"), attrs)
     return from_files("celeba-hq", root, files, labels, attrs, size, hold_out(range(len(files)), seed))
 
 
 def celeba_labels(path, folder, attrs):
     """An attribute file of CelebA: the number of pictures, the names, then a line a picture with 1 or -1 for each name.
 
-    Returns the names of the pictures, their paths and labels bool (N, K).
+    Kaggle's has no number, and image_id before the names. Returns the names of those pictures that are there, their paths and
+    labels bool (N, K).
     """
-    count, header, *lines = [*lines_of(path), "", ""]
-    names = header.split()
-    rows = {i: line.split() for i, line in enumerate(lines, 3) if line.strip()}
-    if count.strip() != str(len(rows)):
-        raise InputError(f"{path}: its first line says {count.strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
+    kaggle = path.suffix == ".csv"
+    lines = [""] * kaggle + lines_of(path) + ["", ""]
+    names = lines[1].split()[kaggle:]
+    rows = {i - kaggle: line.split() for i, line in enumerate(lines[2:], 3) if line.strip()}
+    if not kaggle and lines[0].strip() != str(len(rows)):
+        raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
-    pictures = [row[0] for row in rows.values()]
-    return pictures, [str(folder / picture) for picture in pictures], values[:, columns(attrs, names, path.name)] > 0
+    names, labels = [row[0] for row in rows.values()], values[:, columns(attrs, names, path.name)] > 0
+    rows, files = named(names, path, folder)
+    return [names[i] for i in rows], files, labels[rows]
+
+
+def named(names, table, folder):
+    """The pictures under a folder that a table names: the row numbers of those that are there, and their paths.
+
+    They may be of another format, and have other zeros before a number: 00007.png for 7.jpg. Says so where not all are there;
+    InputError where none is, or where all numbers may be off by one.
+    """
+    def number(name):
+        return os.path.splitext(name)[0].lstrip("0") or "0"
+
+    paths = {os.path.basename(path): path for path in pictures(folder)}
+    there, first = {number(name): name for name in paths}, number(names[0]) if names else ""
+    from_1 = "0" not in there and {"1", "2", "3"} <= there.keys()
+    if first == "0" and from_1 or first == "1" and "0" in there:
+        raise InputError(f"{folder}: begins with {there['1' if from_1 else '0']}, {table.name} with {names[0]}: are all numbers off "
+                         f"by one? Nobody can know; if they are, rename the pictures")
+    found = [(i, paths.get(name) or paths.get(there.get(number(name)))) for i, name in enumerate(names)]
+    found = {i: path for i, path in found if path}
+    if not found:
+        raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; {few(list(paths))}")
+    if len(found) < len(names):
+        team.say(f"note: {len(found)} of the {len(names)} pictures that {table.name} names are in {folder}: these are taken")
+    return list(found), list(found.values())
 
 
 def lfwa(attrs, size, root, seed):
     """LFW with its attributes, 90/10 by person."""
-    root = Path(root)
-    path = root / "lfw_attributes.txt"
+    path = find(root, "lfw_attributes.txt")
     _, header, *lines = [*lines_of(path), "", ""]
     names = [name.strip() for name in header.rstrip("\t").split("\t")]
     rows = {i: line.rstrip("\t").split("\t") for i, line in enumerate(lines, 3) if line.strip()}
@@ -574,52 +670,66 @@ def lfwa(attrs, size, root, seed):
     names = names[3:]
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, 1 + len(names))
     persons = [row[0].strip().replace(" ", "_") for row in rows.values()]
-    folder = next((root / name for name in ("lfw", "lfw_funneled", "lfw-deepfunneled") if (root / name).is_dir()), root)
-    files = [str(folder / person / f"{person}_{int(number):04d}.jpg") for person, number in zip(persons, values[:, 0])]
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
-    return from_files("lfwa", root, files, labels, attrs, size, hold_out(persons, seed))
+    folder = find(root, "lfw", "lfw_funneled", "lfw-deepfunneled", persons[0])
+    folder = folder.parent if folder.name == persons[0] else folder  # (the persons may lie in no such folder)
+    rows, files = named([f"{person}_{int(number):04d}.jpg" for person, number in zip(persons, values[:, 0])], path, folder)
+    return from_files("lfwa", root, files, labels[rows], attrs, size, hold_out([persons[i] for i in rows], seed))
 
 
 def edges2shoes(attrs, size, root, seed):
     """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
-    train, val = (sorted(map(str, (Path(root) / part).glob("*.jpg"))) for part in ("train", "val"))
-    if not train or not val:
-        raise InputError(f"{root}: no pictures in {'val' if train else 'train'}/*.jpg; edges2shoes has train/*.jpg and val/*.jpg")
+    train, val = pictures(find(root, "train")), pictures(find(root, "val", "test"))
+    edges = edges_side(train)
     files = [file for file in train + val for _ in range(2)]
-    halves = [0, 1] * (len(files) // 2)
-    return from_files("edges2shoes", root, files, np.array(halves)[:, None] == 0, attrs, size,
+    halves = [edges, 1 - edges] * (len(files) // 2)
+    return from_files("edges2shoes", root, files, np.array(halves)[:, None] == edges, attrs, size,
                       np.arange(len(files)) >= 2 * len(train), halves)
+
+
+def edges_side(files):
+    """The half of pix2pix's pairs that shows the edges, 0 or 1 (with a word): a drawing is nearly black and white."""
+    shares = [[0, 0]]
+    for file in files[::len(files) // 20 + 1]:
+        with suppress(InputError):  # (a broken one is told of later)
+            left, right = np.array_split(np.asarray(open_picture(file).convert("L")), 2, axis=1)
+            shares.append([((half < 32) | (half > 223)).mean() for half in (left, right)])
+    left, right = np.mean(shares, 0)
+    if right > left + 0.05:
+        team.say("note: in these pairs the edges are the right half, not the left one as published: they are taken so")
+    return int(right > left + 0.05)
 
 
 def folder(attrs, size, root, seed):
     """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it, 90/10."""
     root = Path(root)
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not LEFT_BEHIND.fullmatch(path.name))
     same = {unicodedata.normalize("NFC", name): name for name in classes}  # macOS may write an umlaut as two characters
     attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
                          f"there {'is' if len(classes) == 1 else 'are'} {', '.join(classes[:10]) or 'none'}")
-    files = {name: sorted(str(path) for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
-             for name in classes}
-    for name in classes:
-        if not files[name]:
-            raise InputError(f"{root / name}: the folder holds no pictures")
+    files = {name: pictures(root / name) for name in classes}
     labels = np.concatenate([np.full((len(files[name]), 1), name == attrs[0]) for name in classes])
     return from_files("folder", root, sum(files.values(), []), labels, attrs, size, hold_out(range(len(labels)), seed))
 
 
 def download_celeba(root):
-    """Fetch CelebA into root/celeba with torchvision's downloader, which needs the package gdown."""
-    from torchvision.datasets import CelebA
+    """Fetch what is needed of CelebA into root/celeba with torchvision's downloader, which needs the package gdown."""
+    from torchvision.datasets import CelebA, utils
     if not root:
         raise InputError("--download needs --root, the folder to put CelebA into")
+    place = Path(root) / CelebA.base_folder
     try:
-        CelebA(root, download=True)
+        for number, checksum, name in CelebA.file_list:
+            if re.match("list_attr|list_eval", name) or name == "img_align_celeba.zip" and not (place / name[:-4]).is_dir():
+                utils.download_file_from_google_drive(number, place, name, checksum)
+                if name.endswith(".zip"):
+                    utils.extract_archive(str(place / name))
     except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
-        raise InputError(f"CelebA could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
+        raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
                          f"quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and list_eval_partition.txt "
                          f"from the CelebA page into {Path(root) / 'celeba'}") from None
 
@@ -631,7 +741,7 @@ DATASETS = {
     "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/ (or celeba/ with these)"),
     "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
     "lfwa": (lfwa, "lfw_attributes.txt and lfw/Person_Name/Person_Name_0001.jpg (or lfw_funneled/, lfw-deepfunneled/)"),
-    "edges2shoes": (edges2shoes, "train/*.jpg and val/*.jpg")}
+    "edges2shoes": (edges2shoes, "train/ and val/ (or test/), with pictures")}
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -644,11 +754,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message):
-        raise InputError(f"{message}; see python {self.prog} --help")
+        dash = "; a name that begins with - is typed as in --attr=-name or ./-name" if re.search("expected|required", message) else ""
+        raise InputError(f"{message}{dash}; see python {self.prog} --help")
 
 
 def exit_code(program, command, argv):
     """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
+    if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8, and a terminal of Windows may know less
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except InputError as error:
@@ -662,7 +775,7 @@ def exit_code(program, command, argv):
         message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:
         return 130
-    if team.first:
+    if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(message, InputError):  # torchrun's others were asked the same
         print(f"{program}: error: {message}", file=sys.stderr)
     return 2
 
@@ -787,15 +900,24 @@ class Team:
             dist.init_process_group(timeout=timedelta(hours=12))  # the first one may have to prepare pictures
             self.number, self.size = dist.get_rank(), dist.get_world_size()
 
-    def leave(self):
-        if dist.is_initialized():
+    def leave(self, code):
+        """The end of this process, with its exit code."""
+        if code == 0 and dist.is_initialized():  # (after an error the others may not come to this)
             dist.destroy_process_group()
+        sys.exit(code)
+
+    def talk(self, how, *what):
+        """Do this of torch.distributed's; where another process is gone, this one ends, too."""
+        try:
+            how(*what)
+        except RuntimeError as error:
+            raise InputError(f"another process has ended, so all do ({in_a_line(error)}); see above, and go on with --resume") from None
 
     def average(self, tensors):
         """Each of the tensors becomes its mean over the processes, in one message."""
         if self.size > 1:
             flat = torch.cat([t.flatten() for t in tensors])
-            dist.all_reduce(flat)
+            self.talk(dist.all_reduce, flat)
             for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
                 t.copy_(mean.view_as(t))
 
@@ -803,7 +925,7 @@ class Team:
         """The values of all processes, a list in their order; nobody goes on before all have come to this."""
         values = [value] * self.size
         if self.size > 1:
-            dist.all_gather_object(values, value)
+            self.talk(dist.all_gather_object, values, value)
         return values
 
     def agree(self, flag, step):

@@ -254,7 +254,7 @@ def cells(row, attrs):
 
 def report(run, out, test_data):
     """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json, dial.html."""
-    attrs = run.config.attr
+    attrs = [utf_8(attr) for attr in run.config.attr]
     rows = [cells(row, attrs) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
@@ -270,29 +270,49 @@ def report(run, out, test_data):
         write_dial(run, out, test_data)
 
 
-def edit(run, out, images, strengths=None):
+def edit(run, out, images, strengths=None, crop=None):
     """Apply the run to picture files of any size, and write the strip out/edit.png and the page out/edit.html. Returns the exit code 0.
 
-    strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time.
+    strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time. crop: see `framed`.
     """
     K = len(run.config.attr)
     if strengths is None:
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
     else:
         rows = [strength(text, K) for text in strengths]
-    x = torch.stack([data.read_picture(path, run.config.size) for path in images])
+    x = torch.stack([framed(path, run.config.size, crop) for path in images])
     x = data.as_float(x).to(run.device)
     data.make_folder(out)
     if any(abs(u) > 1 for row in rows for u in row):
         print("warning: a strength outside -1 .. 1 is one that the model never saw", file=sys.stderr)
     if run.config.data == "faces":
         print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
+    if run.config.data.startswith("celeba"):
+        print("note: this run knows faces as CelebA frames them: upright, the eyes half way down and a quarter of the width apart; "
+              "frame yours alike, by --crop", file=sys.stderr)
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     figure = strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
     figure.savefig(out / "edit.png", dpi=100)
     (out / "edit.html").write_text(dial_page(run, x), encoding="utf-8")
     print(f"wrote {out / 'edit.png'} and, to turn the dial in a browser, {out / 'edit.html'}")
     return 0
+
+
+def framed(path, size, crop=None):
+    """The square of a picture file that a run is applied to, uint8 (3, size, size); says what is cut off.
+
+    crop: its left, its top and its side in pixels of the upright picture; None: the largest one in the centre.
+    Raises InputError where it leaves the picture.
+    """
+    w, h = data.open_picture(path).size
+    if crop:
+        left, top, side = crop
+        if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
+            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at most, TOP + SIZE {h}")
+    elif w != h:
+        print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {'left and the right' if w > h else 'top and the bottom'} "
+              f"are cut off; --crop LEFT TOP SIZE takes another square", file=sys.stderr)
+    return data.read_picture(path, size, crop=crop)
 
 
 def strength(text, K):
@@ -696,6 +716,16 @@ def canvas(columns=1, height=4.5):
     return figure, figure.subplots(1, columns)
 
 
+def utf_8(name):
+    """A folder's name as text that can be written: what is no UTF-8 is a question mark."""
+    return name.encode(errors="replace").decode()
+
+
+def words(name):
+    """A folder's name for matplotlib, to which $ would begin a formula."""
+    return utf_8(name).replace("$", r"\$")
+
+
 def level(axes, *targets):
     """Target values as dotted lines."""
     for u in targets:
@@ -713,7 +743,7 @@ def strips(x, ys, names, title):
     axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
     axes.set_yticks([])
     axes.tick_params(length=0)
-    axes.set_xlabel(title)
+    axes.set_xlabel(words(title))
     return figure
 
 
@@ -734,7 +764,7 @@ def fig_box(result):
     for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
         box.set_facecolor(colour)
     level(axes, -0.5, 0, 0.5)
-    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{result.name}: generated pairs")
+    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{words(result.name)}: generated pairs")
     return figure
 
 
@@ -744,11 +774,12 @@ def fig_ranker(results):
     for result, colour in zip(results, PALETTE * len(results)):
         key = "first_" if result.run is not results[0].run else ""
         mean, std = (np.array(result.scores[f"{key}ranker_sweep_{name}"]) for name in ("mean", "std"))
-        axes.plot(SWEEP, mean, ".-", color=colour, label=result.name)
+        axes.plot(SWEEP, mean, ".-", color=colour, label=words(result.name))
         axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
     axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2: half way")
     level(axes, -1, 1)
-    axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3), title=f"judged by the ranker of {results[0].name}")
+    axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3),
+             title=f"judged by the ranker of {words(results[0].name)}")
     axes.legend()
     return figure
 
@@ -763,8 +794,8 @@ def fig_grid(run, test, n=3):
     figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
         axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
-        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=run.config.attr[0],
-                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=run.config.attr[1])
+        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=words(run.config.attr[0]),
+                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=words(run.config.attr[1]))
         axes.tick_params(length=0)
     return figure
 
@@ -793,7 +824,7 @@ def fig_densities(run):
     grid = figure.add_gridspec(3 * len(attrs), 3)
     for k, attr in enumerate(attrs):
         means = figure.add_subplot(grid[3 * k + 2, :])
-        means.set(xlabel="iteration", ylabel=f"mean of R, {attr}", ylim=(-1.7, 1.4))
+        means.set(xlabel="iteration", ylabel=f"mean of R, {words(attr)}", ylim=(-1.7, 1.4))
         for row, (kind, label, style, target) in enumerate((("real", "real, r", "--", 1),
                                                             ("gen", "generated, v", "-", 0.5))):
             for sign, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
@@ -805,7 +836,7 @@ def fig_densities(run):
                 for sign, colour in COLOURS.items():
                     u = outputs[f"{kind}_{sign}"][k].numpy().clip(-1.7, 1.7)
                     axes.hist(u, 34, range=(-1.7, 1.7), density=True, alpha=0.6, color=colour)
-                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {attr}")
+                axes.set(yticks=[], title=f"{label.split(',')[0]} pairs, {moment}", xlabel=f"R, {words(attr)}")
                 for u in (-target, target):
                     axes.axvline(u, color="black", lw=0.8, ls=":")
         means.legend(fontsize=8, ncols=6, loc="lower center")
@@ -824,7 +855,7 @@ def fig_truth(result):
             axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
             axes.plot(SWEEP, np.polyval(np.polyfit(SWEEP, mean, 1), SWEEP), "k:", lw=1, label="best straight line")
     axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(0, 1),
-             title=f"{result.name}: the truth, which no player ever saw")
+             title=f"{words(result.name)}: the truth, which no player ever saw")
     axes.legend()
     return figure
 
@@ -885,7 +916,7 @@ def dial_page(run, x, strengths=None):
                   {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
         if strengths:
             curves.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
-        dials.append({"name": attr.replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": curves})
+        dials.append({"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": curves})
     words = ('Below each picture x, against v from -1 to 1: <span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 '
              'to 1, beside half of v (grey)')
     words += ', and <span class="two">the true strength, from 0 to 1, as a judge reads it</span>' if strengths else ""

@@ -550,7 +550,9 @@ def restore(out, device="cpu"):
     """Read the checkpoint of the run in folder `out`; InputError where none is, or one that doesn't fit."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        raise InputError(f"no run in {out} (it has no trip.pt): train one there first")
+        others = ", ".join(str(other.parent) for other in sorted(path.parent.parent.glob("*/trip.pt"))[:5])
+        raise InputError(f"no run in {out} (it has no trip.pt): train one there first, or name the folder of "
+                         f"another: {others or 'there is none beside it'}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
     except PermissionError as error:
@@ -603,16 +605,18 @@ def parse(argv):
                       "--out to these pictures, and write edit.png there")
     add("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
         "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
+    add("--crop", nargs=3, type=int, metavar=("LEFT", "TOP", "SIZE"), help="the square that --edit takes of "
+        "the pictures, in pixels (default: the largest, in the centre)")
     settings = parser.add_argument_group("settings (in square brackets: the paper's value)")
     for f in fields(Config):
         kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {data.show(f.default) or 'none'})")
-    argv = [" " + a if re.match(r"-[\d.]", a) else a for a in argv]  # "-1,0" is a strength, not an option
+    argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]  # "-1,0" is a strength, not an option
     args = parser.parse_args(argv)
-    if args.v and not args.edit:
-        raise InputError("--v says how to --edit a picture: name one, as in --edit me.jpg")
+    if (args.v or args.crop) and not args.edit:
+        raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")
     args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     args.config = PRESETS[args.preset or "small"] | args.given
     if "ties" in args.given and len(Config(**args.config).attr) > 1:
@@ -657,6 +661,8 @@ def train_command(run, args, out):
     if run.step == 0 and (args.preset or "small") == ("photo" if c.data == "faces" else "small"):
         team.say("note: --preset photo is for photographs, the defaults are for drawn faces")
     team.say(f"{c.data}: {n} + {len(test_data)} pictures, {data.show(c.attr)}; {run.device}; results: {out}")
+    if run.step == c.steps:
+        team.say(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
     tell = eval.progress(run)
     try:
         with data.stop_flag() as stopped:
@@ -665,9 +671,8 @@ def train_command(run, args, out):
                 if run.step < c.steps and team.agree(stopped, run.step):
                     eval.keep(run, out, test_data)
                     device = f" --device {args.device}" if args.device != "auto" else ""
-                    team.say(f"\nstopped and saved at iteration {run.step}; to go on: {team.start} "
-                             f"trip.py --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} "
-                             f"--resume{device}")
+                    team.say(f"\nstopped and saved at iteration {run.step}; to go on: {team.start} trip.py "
+                             f"--out={shlex.quote(out.as_posix())} --resume{device}")
                     return 130
     except Diverged as error:
         print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
@@ -682,10 +687,8 @@ def command(argv):
     team.join(args.device)
     out = args.out or Path("runs") / "_".join(Config(**args.config).attr)
     run = open_run(args, out, data.choose_device(args.device))
-    if not args.edit:
-        return train_command(run, args, out)
     import eval
-    return eval.edit(run, out, args.edit, args.v)
+    return eval.edit(run, out, args.edit, args.v, args.crop) if args.edit else train_command(run, args, out)
 
 
 def main(argv=None):
@@ -694,7 +697,4 @@ def main(argv=None):
 
 if __name__ == "__main__":
     sys.modules["trip"] = sys.modules[__name__]  # eval imports this very module, not another copy of it
-    code = main()
-    if code == 0:  # (after an error the others may not come to this)
-        team.leave()
-    sys.exit(code)
+    team.leave(main())

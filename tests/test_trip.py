@@ -380,6 +380,22 @@ def test_switch_norm_uses_running_batch_statistics_in_evaluation():
     assert torch.allclose(layer(x[:1]), layer(x)[:1], atol=1e-5)  # a picture alone comes out as in a batch
 
 
+def test_switch_norm_takes_its_statistics_in_float32_where_the_networks_compute_in_bf16():
+    conv, layer = nn.Conv2d(3, 3, 1), trip.SwitchNorm(3, momentum=1.0)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3)[:, :, None, None])
+        conv.bias.fill_(20.0)  # far from 0: squared in bf16, the variance would be lost
+    with torch.autocast("cpu", torch.bfloat16):
+        x = conv(numbers(4, 3, 16, 16))
+        y = layer(x)
+    assert x.dtype == y.dtype == torch.bfloat16
+    exact = x.double()
+    assert torch.allclose(layer.running_mean[0].double(), exact.mean((0, 2, 3)), rtol=1e-5)
+    assert torch.allclose(layer.running_var[0].double(), exact.var((0, 2, 3), correction=0), rtol=1e-4)
+    reference = trip.SwitchNorm(3)(x.float())
+    assert (y.float() - reference).abs().mean() < 0.06  # bf16 knows 20 to 0.06
+
+
 # ------------------------------------------------------------------------------------------------------------
 # The two players
 
@@ -836,7 +852,7 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
         assert trip.main(options) == 130
     said = capsys.readouterr().out.strip().splitlines()[-1]
     assert "iteration 5" in said
-    assert f"python trip.py --attr smile --out={tmp_path.as_posix()} --resume" in said
+    assert f"python trip.py --out={tmp_path.as_posix()} --resume" in said
     # pictures so far; no summary, no page of the dial yet
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json", "dial.html"}
     assert trip.main([*options, "--resume"]) == 0  # the command as it was, or no option at all
