@@ -665,8 +665,8 @@ def train_command(run, args, out, then=("to go on", "trip.py", "--resume")):
                 if run.step < c.steps and team.agree(stopped, run.step):
                     eval.keep(run, out, test_data)
                     device = f" --device {args.device}" if args.device != "auto" else ""
-                    team.say(f"\nstopped and saved at iteration {run.step}; {then[0]}: {team.start} {then[1]} "
-                             f"--attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} "
+                    team.say(f"\nstopped and saved at iteration {run.step}; {then[0]}: {team.start} "
+                             f"{then[1]} --attr {shlex.join(c.attr)} --out={shlex.quote(out.as_posix())} "
                              f"{then[2]}{device}")
                     return 130
     except Diverged as error:
