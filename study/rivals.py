@@ -7,8 +7,8 @@
 
 Written anew from their papers and from what their released programs do. They get TRIP's pictures, its falling
 rates and, by default, the time of its default run on one core. Every generator is G(x, v). But v means two
-things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for a *strength* (-1: none of it, 1:
-all, 0: half, of anybody). B pictures in a batch, K attributes; labels y (B, K), 0 or 1.
+things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for a *strength* (-1: none of it,
+1: all, 0: half, of anybody). B pictures in a batch, K attributes; labels y (B, K), 0 or 1.
 
     fn           an auto-encoder. A critic P reads the label off the code z, the encoder learns to mislead it,
                  and the decoder gets the label from outside: (1 - alpha, alpha), alpha = (1 + v) / 2
@@ -92,7 +92,7 @@ def draw(train_data, n, rng, device):
 class Rival(trip.Run):
     """A run as trip.py and eval.py know it, with other players and no R, as none has TRIP's kind of ranker.
 
-    A subclass has `players`, networks by name, also G if it isn't TRIP's, and `iterate`: a step of each, which
+    A subclass has `players`, networks by name, also G if it isn't TRIP's, and `iterate`: a step of each; it
     returns the weighted losses. The critics share an optimiser, opt_r.
     """
     absolute = False  # whether v is a strength, not a change
