@@ -74,10 +74,9 @@ class Config(trip.Config):
 
 def configured(rival, **given):
     """The Config of a rival: its defaults, for photographs what TRIP's preset changes, and what is given."""
-    its = DEFAULTS[rival] | dict(rival=rival)
-    if given.get("data", "faces") != "faces":
-        its |= dict(steps=4 * its["steps"], colour=1.0, measure_every=100)
-    return Config(**its | given)
+    photo = given.get("data", "faces") != "faces"
+    more = dict(steps=4 * DEFAULTS[rival]["steps"], colour=1.0, measure_every=100) if photo else {}
+    return Config(**DEFAULTS[rival] | more | given | dict(rival=rival))
 
 
 def draw(train_data, n, rng, device):
@@ -103,9 +102,8 @@ class Rival(trip.Run):
         players = {"G": self.G} | self.players(config, len(config.attr))
         vars(self).update(players, R=None, warmup=0, nets=(*players, "opt_g", "opt_r"))
         G, *critics = [net.to(self.device, memory_format=torch.channels_last) for net in players.values()]
-        self.critics = nn.ModuleList(critics)
         self.opt_g = torch.optim.Adam(G.parameters(), **self.opt_g.defaults)  # (set as TRIP's)
-        self.opt_r = torch.optim.Adam(self.critics.parameters(), **self.opt_r.defaults)
+        self.opt_r = torch.optim.Adam(nn.ModuleList(critics).parameters(), **self.opt_r.defaults)
 
     def train(self, train_data):
         """Go on to config.steps iterations, as trip.train does; yields the weighted losses of each."""
@@ -233,15 +231,16 @@ class RankCGAN(Rival):
             trip.update(G, self.opt_g, losses, c.clip)  # (G.up had no part in them)
             return losses
         fake, one = G.drawn(z, strength), torch.ones_like(strength)
+        critic = {"ranker_gan": entropy(D(real), one) + entropy(D(fake.detach()), 0 * one)}
+        trip.update(D, self.opt_r, critic, c.clip)
         score_x, score_y = ranker(real).chunk(2)
-        critic = {"ranker_gan": entropy(D(real), one) + entropy(D(fake.detach()), 0 * one),
-                  "ranker_rank": entropy(score_y - score_x, (r + 1) / 2)}
-        trip.update(self.critics, self.opt_r, critic, c.clip)
+        rank = {"ranker_rank": entropy(score_y - score_x, (r + 1) / 2)}
+        trip.update(ranker, self.opt_r, rank, c.clip)
         (score_i, score_j), (i, j) = ranker(fake).chunk(2), strength.chunk(2)  # of other noise, too
         losses = {"generator_gan": entropy(D(fake), one),
                   "generator_rank": entropy(score_i - score_j, (i >= j).float())}
         trip.update(G.up, self.opt_g, losses, c.clip)
-        return critic | losses
+        return critic | rank | losses
 
     def measure(self, x, labels):
         """L1 to x of x drawn from its own z and r, as the encoders read them."""
@@ -261,19 +260,20 @@ class TwoCritics(Rival):
         x2, v, mix = torch.cat([x, x]), 2 * trip.random(self, 2 * n, 1) - 1, trip.random(self, n, 1, 1, 1)
         fake, x_moved = G(x2, v, parts=True)
         seen = trip.augmented(self, torch.cat([x, y, fake.detach()]))
-        fx, fy = ranker.features(seen[:2 * n]).chunk(2)
         critic = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.critic(D.features(seen)).chunk(2)),
-                  "ranker_rank": c.lam_rank * entropy(ranker.rank(fx, fy), (r + 1) / 2),
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}
-        trip.update(self.critics, self.opt_r, critic, c.clip)
+        trip.update(D, self.opt_r, critic, c.clip)
+        fx, fy = ranker.features(seen[:2 * n]).chunk(2)
+        rank = {"ranker_rank": c.lam_rank * entropy(ranker.rank(fx, fy), (r + 1) / 2)}
+        trip.update(ranker, self.opt_r, rank, c.clip)
         seen, (v_i, v_j) = trip.augmented(self, fake), v.chunk(2)
-        f_i, f_j = ranker.features(seen).chunk(2)
+        order = ranker.rank(*ranker.features(seen).chunk(2))
         losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.critic(D.features(seen))),
-                  "generator_rank": c.lam_rank * entropy(ranker.rank(f_j, f_i), (v_i >= v_j).float()),
+                  "generator_rank": c.lam_rank * entropy(order, (v_j >= v_i).float()),
                   "generator_keep": c.lam_keep * trip.keep_loss(x2, fake),
                   "generator_paint": c.lam_paint * trip.keep_loss(x_moved, fake)}
         trip.update(G, self.opt_g, losses, c.clip)
-        return critic | losses
+        return critic | rank | losses
 
 
 class Triplet(nn.Module):

@@ -420,8 +420,8 @@ def signatures(rows, lines):
     most = rc["stds"].argmax() == 2
     inside = rc["within"] > np.delete(rc["stds"], 2).max()
     add("RC3", "largest std at 0", f"pooled {rc['pooled']:.3f}, within the classes {rc['within']:.3f}, at +-1 "
-        f"{rc['std']:.3f}" + (": " + ("the pictures" if inside else "the coding") if most else ""), verdict(most, not most),
-        "largest of the five levels at 0; also within the classes: the pictures, else the coding")
+        f"{rc['std']:.3f}" + (": " + ("the pictures" if inside else "the coding") if most else ""),
+        verdict(most, not most), "largest of the five levels at 0; also within the classes: the pictures, else the coding")
     add("RC4", "AAS above 95 all the same", f"{of('rcgan', 'aas'):.1f} %",
         verdict(of("rcgan", "aas") >= 95, of("rcgan", "aas") < 95), ">= 95; below")
     h, h0 = re["half_step"], shape_of(lines, "relgan --lam_int 0")["half_step"]
