@@ -43,6 +43,10 @@ class InputError(ValueError):
     """What was asked for cannot be done. The message is one line: what was given, what is allowed, what to type instead."""
 
 
+class Diverged(ArithmeticError):
+    """Something in a run is no longer finite; the message says what, and when."""
+
+
 @dataclass
 class Data:
     """A data set, N pictures with K attributes.

@@ -102,14 +102,18 @@ def measure(run, x, labels):
     Returns two dicts. The outputs: real_plus, real_zero, real_minus (pairs with r = +1, 0, -1), gen_plus, gen_zero,
     gen_minus (v), each a list of K tensors. The row: their means and, for generated pairs, stds, pair_accuracy, the
     share of real pairs with r = +-1 whose sign is right (each a list of K numbers), and recon_l1, mean |G(x, 0) - x|.
+    A run without a ranker of this kind (study/rivals.py) has no outputs, and its row has what it measures itself.
     """
     G, R = run.G, run.R
     n, K = labels.shape
+    back = translate(G, x, torch.zeros(1, K))[:, 0]
+    recon_l1 = (x - back).abs().mean().item()
+    if not R:
+        return {}, {"recon_l1": recon_l1, **run.measure(x, labels)}
     fx = in_parts(R.features, x)
     shifts = (1, n // 2 - 1, n // 2, n // 2 + 1)  # each with four others, near and far: `probe` sorts them by labels
     real = torch.cat([R.rank(fx, fx.roll(s, 0)) for s in shifts])
     r = torch.cat([labels.roll(s, 0).int() - labels.int() for s in shifts])
-    back = translate(G, x, torch.zeros(1, K))[:, 0]
     zero = R.rank(fx, in_parts(R.features, back))
     outputs = {name: [] for name in OUTPUTS}
     training = G.training
@@ -128,7 +132,7 @@ def measure(run, x, labels):
     row |= {f"{name}_std": [u.std().item() for u in outputs[name]] for name in OUTPUTS if name.startswith("gen")}
     row["pair_accuracy"] = [torch.cat([p > 0, m < 0]).float().mean().item()
                             for p, m in zip(outputs["real_plus"], outputs["real_minus"])]
-    row["recon_l1"] = (x - back).abs().mean().item()
+    row["recon_l1"] = recon_l1
     return outputs, row
 
 
@@ -150,7 +154,7 @@ def keep(run, out, test_data):
 
 
 def watch(run, train_data, test_data, out=None):
-    """trip.train(run, ...) on this data, measured on held-out pictures now and then. To be iterated over.
+    """trip.train(run, ...), or a rival's training, on this data, measured on held-out pictures now and then. To be iterated over.
 
     Yields a record for each iteration: a dict of `step` and the losses (tensors); where the run was measured, also of
     what `measure` found. run.history keeps these, with the losses' means since the last one, run.snapshots the raw
@@ -158,7 +162,8 @@ def watch(run, train_data, test_data, out=None):
     `save_every` iterations. Raises Diverged where a loss is not finite.
     """
     c = run.config
-    stream = data.pairs(train_data, c.batch, run.rng, c.ties, run.device)
+    training = (trip.train(run, data.pairs(train_data, c.batch, run.rng, c.ties, run.device)) if run.R else
+                run.train(train_data))
     held_out = probe(test_data, run.device)
     early = run.warmup + min(EARLY, (c.steps - run.warmup) // 10)
     if run.step == 0:
@@ -166,7 +171,7 @@ def watch(run, train_data, test_data, out=None):
     if out and run.step in (0, c.steps):
         keep(run, out, test_data)
     started = time.perf_counter()
-    for losses in trip.train(run, stream):
+    for losses in training:
         losses = {name: loss.detach() for name, loss in losses.items()}
         for name, loss in losses.items():
             run.recent.setdefault(name, []).append(loss)
@@ -201,13 +206,15 @@ def progress(run):
         if "gen_plus" in record:
             means = "  ".join(f"{label} {np.mean(record[kind + '_plus']):+.2f} {np.mean(record[kind + '_minus']):+.2f}"
                               for label, kind in (("real", "real"), ("generated", "gen")))
+        elif "recon_l1" in record:  # (of a rival)
+            means = f"L1 of G(x, 0) to x {record['recon_l1']:.3f}"
         left = int((c.steps - run.step) / rate)
         line = (f"iteration {run.step}/{c.steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  {means}"
                 f"{'' if run.step > run.warmup else '  (warm-up)'}")
         width = shutil.get_terminal_size().columns - 1
         if sys.stdout.isatty() and team.first:
             print("\r" + line[:width].ljust(width), end="" if run.step < c.steps else "\n", flush=True)
-        elif "gen_plus" in record:
+        elif "recon_l1" in record:
             team.say(line)
     return tell
 
@@ -260,9 +267,10 @@ def report(run, out, test_data):
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    np.savez(out / "ranker.npz", **{f"{moment}.{name}.{attr}": u.numpy() for moment, outputs in run.snapshots.items()
-                                    for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
-    fig_densities(run).savefig(out / "ranker.png", dpi=100)
+    if run.R:
+        np.savez(out / "ranker.npz", **{f"{moment}.{name}.{attr}": u.numpy() for moment, outputs in run.snapshots.items()
+                                        for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
+        fig_densities(run).savefig(out / "ranker.png", dpi=100)
     for k, attr in enumerate(attrs):
         fig_strips(run, test_data, k).savefig(out / ("samples.png" if k == 0 else f"samples.{attr}.png"), dpi=100)
     if run.step >= run.config.steps:
@@ -389,16 +397,58 @@ def where_asked(has):
     return (V == 0) | (np.sign(V) == asked(has).numpy()[:, None])
 
 
+def curve(R, has):
+    """Mean and std of R(x, G(x, v)) along V, with footnote 3, and the std within the two classes: arrays (V,).
+
+    R: (N, V); has: bool tensor (N,). Only at v = 0 are both classes asked: there the means of the two may lie apart, as those
+    of a dial that asks for a strength do (see own_scale), and this alone makes a large std.
+    """
+    mask, sides = where_asked(has), (has.numpy(), ~has.numpy())
+    mean, std = (np.array([getattr(R[mask[:, i], i], name)() for i in range(len(V))]) for name in ("mean", "std"))
+    within = std.copy()
+    within[AT_ZERO] = np.sqrt(sum(side.mean() * R[side, AT_ZERO].var() for side in sides))
+    return mean, std, within
+
+
+def shape(mean, std):
+    """The shape of a curve along V, numbers that do not depend on how far it reaches; 0 where it reaches nowhere.
+
+    half_step: the share of its range between v = -0.5 and 0.5: 0.5 of a line, 1 of three steps. jump: the same of -0.2 and 0.2:
+    0.2 of a line, 1 of a jump at 0. spread: the mean std at v = +-1 in halves of the range. straight: R^2 of a straight line.
+    """
+    def at(v):
+        return mean[V.tolist().index(v)]
+
+    reach = at(1.0) - at(-1.0)
+    half_step, jump, spread = (u / reach if reach else 0.0 for u in (
+        at(0.5) - at(-0.5), at(0.2) - at(-0.2), std[[0, -1]].mean() * 2))
+    straight = correlation(mean[AT_SWEEP], np.array(SWEEP)) ** 2
+    return {"half_step": float(half_step), "jump": float(jump), "spread": float(spread), "straight": straight.item()}
+
+
+def own_scale(readings, has):
+    """Readings of an absolute dial, whose v asks for a strength, as if it were a relative one, whose v asks for a change.
+
+    readings: (N, V); has: bool tensor (N,). Returns (N, V), columns reordered: to ask a picture that has the attribute for the
+    change v in [-1, 0] is to ask for the strength 1 + 2 v; one without it, for v in [0, 1], -1 + 2 v. So 0 asks for what is
+    there. (What footnote 3 does not ask for is asked as v = 0.)
+    """
+    def places(own):
+        return [np.abs(V - np.clip(own + 2 * v, -1, 1)).argmin() for v in V]
+
+    return np.where(has.numpy()[:, None], readings[:, places(1)], readings[:, places(-1)])
+
+
 def ranker_scores(R, has):
-    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; Pearson's correlation with v.
+    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; their shape; Pearson's correlation with v.
 
     R: (N, V); has: bool tensor (N,).
     """
-    mask = where_asked(has)
-    mean = np.array([R[mask[:, i], i].mean() for i in range(len(V))])
-    std = np.array([R[mask[:, i], i].std() for i in range(len(V))])
+    mask, (mean, std, within) = where_asked(has), curve(R, has)
     return {"ranker_mean": mean[AT_LEVELS].tolist(), "ranker_std": std[AT_LEVELS].tolist(),
+            "ranker_std_within": within[AT_ZERO].item(),
             "ranker_sweep_mean": mean[AT_SWEEP].tolist(), "ranker_sweep_std": std[AT_SWEEP].tolist(),
+            **{f"ranker_{name}": u for name, u in shape(mean, std).items()},
             "ranker_pearson": correlation(R[mask], np.broadcast_to(V, R.shape)[mask]).item()}
 
 
@@ -604,7 +654,8 @@ def read(run, k, test, judges, metrics, tell):
             now["features"] = judges.features(x)
             now["features_swapped"] = judges.features(swapped)
         if "ranker" in metrics:
-            now["R"] = rank_all(run.R, x, y)[..., k]
+            if run.R:
+                now["R"] = rank_all(run.R, x, y)[..., k]
             if judges.first_ranker:
                 now["R_first"] = rank_all(judges.first_ranker, x, y)[..., k]
         if "preservation" in metrics:
@@ -650,7 +701,8 @@ class Result:
 
 def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
     """Judge one run on the test part. Returns a list of Results, one for each attribute. judges: see `call_judges`."""
-    run.G.eval(), run.R.eval()
+    run.G.eval(), run.R and run.R.eval()
+    absolute = getattr(run, "absolute", False)  # of a rival: whether v is a strength, not a change
     results = []
     for k, attr in enumerate(test.attrs):
         readings = read(run, k, test, judges, metrics, tell)
@@ -663,11 +715,15 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
         if "fid" in metrics:
             scores[judges.features_name] = frechet_distance(readings["features"], readings["features_swapped"])
         if "ranker" in metrics:
-            scores |= ranker_scores(readings["R"], has)
-            if judges.first_ranker:
-                scores |= {f"first_{score}": value for score, value in ranker_scores(readings["R_first"], has).items()}
+            said = {"": readings.get("R"), "first_": readings.get("R_first")}
+            if absolute and judges.first_ranker:
+                said["first_own_"] = own_scale(readings["R_first"], has)
+            scores |= {whose + name: score for whose, R in said.items() if R is not None
+                       for name, score in ranker_scores(R, has).items()}
         if "preservation" in metrics:
             scores |= preservation_scores(readings["change"], readings.get("outside"))
+            if absolute:
+                scores["own_recon_l1"] = own_scale(readings["change"], has)[:, AT_ZERO].mean().item()
         if judges.strengths:
             truth = test.person[:, :len(data.FACE_ATTRS)]
             scores |= truth_scores(readings["seen"], readings["before"], truth, data.FACE_ATTRS.index(attr),
@@ -695,6 +751,11 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
     if metrics and "truth" in metrics and test.person is None:
         raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
+    if not runs[0].R:
+        if len(runs) > 1 and not metrics or metrics and "ranker" in metrics:
+            raise InputError(f"{folder} has no ranker, and the first run's judges all: name a run of trip.py first, or --metrics "
+                             f"{' '.join(metric for metric in METRICS if metric != 'ranker')}")
+        metrics = metrics or [metric for metric in METRICS if metric != "ranker"]
     metrics = metrics or METRICS
     judges = call_judges(metrics, train_data, device, tell, Path(folders[0]).resolve().parent / "judges")
     results = []
@@ -908,19 +969,21 @@ def dial_page(run, x, strengths=None):
     v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W)
     with torch.no_grad():
-        ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
+        ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))]) if run.R else None
         seen = torch.stack([in_parts(strengths, faces) for faces in y]) if strengths else None
     dials = []
     for k, attr in enumerate(attrs):
-        curves = [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
-                  {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
+        curves = []
+        if run.R:  # (a rival has none)
+            curves += [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
+                       {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
         if strengths:
             curves.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
         dials.append({"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": curves})
-    words = ('Below each picture x, against v from -1 to 1: <span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 '
-             'to 1, beside half of v (grey)')
-    words += ', and <span class="two">the true strength, from 0 to 1, as a judge reads it</span>' if strengths else ""
-    words += ". R was trained to say 0 of such pairs, and the generator to make it say v."
+    said = ['<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v (grey)'] * bool(run.R)
+    said += ['<span class="two">the true strength, from 0 to 1, as a judge reads it</span>'] * bool(strengths)
+    words = f"Below each picture x, against v from -1 to 1: {' and '.join(said)}." if said else ""
+    words += " R was trained to say 0 of such pairs, and the generator to make it say v." if run.R else ""
     return page(" and ".join(dial["name"] for dial in dials) + ", from less to more", words, y, dials, quality)
 
 
@@ -1003,10 +1066,21 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("ranker_mean", "R(x, G(x, v)) at v = -1, -.5, 0, .5, 1", ".2f"),
         ("ranker_std", "  its std", ".3f"),
         ("ranker_pearson", "  its correlation with v", ".3f"),
+        ("ranker_half_step", "  share of its range from -.5 to .5 (a line: .5)", ".2f"),
+        ("ranker_jump", "  the same from -.2 to .2 (a line: .2)", ".2f"),
         ("first_ranker_mean", "the first run's R, the same", ".2f"),
         ("first_ranker_std", "  its std", ".3f"),
+        ("first_ranker_std_within", "  at v = 0, within the classes", ".3f"),
         ("first_ranker_pearson", "  its correlation with v", ".3f"),
+        ("first_ranker_half_step", "  share of its range from -.5 to .5", ".2f"),
+        ("first_ranker_jump", "  the same from -.2 to .2", ".2f"),
+        ("first_ranker_spread", "  std at +-1, in halves of its range", ".2f"),
+        ("first_own_ranker_mean", "the same R, v counted from the picture's own label", ".2f"),
+        ("first_own_ranker_std", "  its std", ".3f"),
+        ("first_own_ranker_half_step", "  share of its range from -.5 to .5", ".2f"),
+        ("first_own_ranker_jump", "  the same from -.2 to .2", ".2f"),
         ("recon_l1", "L1 of G(x, 0) to x", ".4f"),
+        ("own_recon_l1", "  with v the picture's own label", ".4f"),
         ("outside_l1", "L1 of G(x, v) to x outside the region", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),

@@ -45,7 +45,7 @@ import torch
 from torch import nn
 
 import data
-from data import InputError, team  # team: torchrun's processes; number 0 of 1 without it
+from data import Diverged, InputError, team  # team: torchrun's processes; number 0 of 1 without it
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -249,6 +249,7 @@ def orthogonal_penalty(net):
 
 class Run:
     """A run between two iterations: players, optimisers, random state, notes that training never reads."""
+    nets = ("G", "R", "opt_g", "opt_r")  # what a checkpoint holds of it, beside NOTES
 
     def __init__(self, config, device="cpu"):
         torch.manual_seed(config.seed)  # decides the first weights
@@ -508,8 +509,7 @@ class Table3(nn.Module):
         def block(conv, channels):
             return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
 
-        c = width
-        layers = block(nn.Conv2d(3 + K, c, 7, 1, 3), c)  # (B, width, H, W)
+        c, layers = width, block(nn.Conv2d(3 + K, width, 7, 1, 3), width)  # (B, width, H, W)
         for _ in range(down):
             layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)  # halves H and W, doubles the channels
             c *= 2
@@ -525,22 +525,17 @@ class Table3(nn.Module):
         return (picture, picture) if parts else picture  # (nothing is moved, nothing painted over)
 
 
-NETS = ("G", "R", "opt_g", "opt_r")  # what a checkpoint holds of a Run
 NOTES = ("warmup", "step", "seconds", "history", "recent", "snapshots")
 MAY_CHANGE = ("steps", "root", "precision", "compile", "measure_every", "save_every")  # on the way
 
 
-class Diverged(ArithmeticError):
-    """Something is no longer finite; the message says what, and when."""
-
-
 def save(run, out):
     """Write the checkpoint out/trip.pt; under torchrun all processes call this, and the first one writes."""
-    if not all(p.isfinite().all() for net in (run.G, run.R) for p in net.parameters()):
+    nets = {name: getattr(run, name).state_dict() for name in run.nets}
+    if not all(u.isfinite().all() for name in nets if name[:4] != "opt_" for u in nets[name].values()):
         raise Diverged(f"iteration {run.step}: the weights are no longer finite")
-    state = {"config": asdict(run.config), "rng": team.gather(run.rng.get_state())}
-    state |= {name: getattr(run, name).state_dict() for name in NETS}
-    state |= {name: getattr(run, name) for name in NOTES}
+    notes = {name: getattr(run, name) for name in NOTES}
+    state = {"config": asdict(run.config), "rng": team.gather(run.rng.get_state()), **nets, **notes}
     if team.first:
         data.store(state, out / "trip.pt")
     team.gather("written")
@@ -558,23 +553,26 @@ def restore(out, device="cpu"):
     except PermissionError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); name another folder") from None
     except Exception as error:  # whatever a strange file may lead to, in zip, in pickle, in torch
-        raise InputError(f"{path} is damaged, or no checkpoint ({data.in_a_line(error)}): move it away, or "
-                         f"name another folder") from None
+        raise InputError(f"{path} is damaged or no checkpoint ({data.in_a_line(error)}): move it") from None
     try:
-        strange = state["config"].keys() ^ {f.name for f in fields(Config)}
+        kind, settings = Run, Config
+        if "rival" in state["config"]:  # then it is of a class of study/rivals.py, and of no other file
+            sys.path.append(str(Path(__file__).resolve().parent / "study"))
+            import rivals
+            kind, settings = rivals.RIVALS[state["config"]["rival"]], rivals.Config
+        strange = state["config"].keys() ^ {f.name for f in fields(settings)}
         if strange:  # (a default in the place of a missing one would make it another run)
             raise ValueError(f"it differs in the settings {', '.join(sorted(strange))}")
-        run = Run(Config(**state["config"]), device)
-        for name in NETS:
+        run = kind(settings(**state["config"]), device)
+        for name in run.nets:
             getattr(run, name).load_state_dict(state[name])
-        for name in NOTES:
-            setattr(run, name, state[name])
-        for opt in (run.opt_g, run.opt_r):
-            opt.param_groups[0]["fused"] = run.device.type == "cuda"  # of this device, not of that one
+            if name[:4] == "opt_":
+                getattr(run, name).param_groups[0]["fused"] = run.device.type == "cuda"  # (of this one)
+        vars(run).update({name: state[name] for name in NOTES})
         run.recent = {name: [loss.to(run.device) for loss in losses] for name, losses in run.recent.items()}
         run.rngs = state["rng"]  # of each process
         run.rng.set_state(run.rngs[min(team.number, len(run.rngs) - 1)])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
         if "memory" in str(error):  # of the GPU: told as such
             raise
         raise InputError(f"{path} is of another version of this program ({data.in_a_line(error)}): go on "
@@ -583,10 +581,10 @@ def restore(out, device="cpu"):
 
 
 def load(out, device="cpu"):
-    """The generator, the ranker (both in evaluation mode) and the config of the run in folder `out`."""
+    """G, R (None where there is none), both in evaluation mode, and the config of the run in folder `out`."""
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         run = restore(out, device)
-    return run.G.eval(), run.R.eval(), run.config
+    return run.G.eval(), run.R and run.R.eval(), run.config
 
 
 def parse(argv):
@@ -631,6 +629,8 @@ def open_run(args, out, device):
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
         return Run(Config(**args.config), device)
     run = restore(out, device)
+    if args.resume and type(run) is not Run:
+        raise InputError(f"{out}: a run of study/rivals.py cannot go on; name another folder with --out")
     for name, value in (args.config if args.preset else args.given).items():
         there = getattr(run.config, name)
         if name in MAY_CHANGE:
@@ -646,8 +646,8 @@ def open_run(args, out, device):
     return run
 
 
-def train_command(run, args, out):
-    """Train to the end, or until Ctrl-C; then say where things are. Returns the exit code."""
+def train_command(run, args, out, then=("to go on", "trip.py", "--resume")):
+    """Train to the end, or until Ctrl-C; say where things are. Returns the exit code."""
     c = run.config
     train_data, test_data = data.load(c.data, c.attr, c.size, c.root, download=args.download)
     n = len(train_data)
@@ -671,14 +671,14 @@ def train_command(run, args, out):
                 if run.step < c.steps and team.agree(stopped, run.step):
                     eval.keep(run, out, test_data)
                     device = f" --device {args.device}" if args.device != "auto" else ""
-                    team.say(f"\nstopped and saved at iteration {run.step}; to go on: {team.start} trip.py "
-                             f"--out={shlex.quote(out.as_posix())} --resume{device}")
+                    team.say(f"\nstopped and saved at iteration {run.step}; {then[0]}: {team.start} "
+                             f"{then[1]} --out={shlex.quote(out.as_posix())} {then[2]}{device}")
                     return 130
     except Diverged as error:
-        print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
+        print(f"{then[1]}: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
               f"--lr_g or --lr_r and --overwrite", file=sys.stderr)
         return 1
-    team.say(f"finished: see {out / 'summary.json'}, {out / 'samples.png'}, {out / 'ranker.png'}")
+    team.say(f"finished: see {out / 'summary.json'}, {out / 'samples.png'} and what is beside them")
     return 0
 
 

@@ -4,13 +4,15 @@
     python study/study.py photos --root DIR   on photographs: DIR holds CelebA-HQ (trip.py --data celeba-hq)
     python study/study.py ablation lambda     some of the groups (below: GROUPS, and theory, after starts)
     python study/study.py claim --seeds 0     one run of a group
+    python study/study.py rivals              the paper's rivals, see rivals.py; photo_rivals --root DIR
     python study/study.py --draw              no training: figures and tables of the results that are there
 
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
 their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations
 of some groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their
-judges in runs/judges. `theory` trains fresh rankers on the generator of a run of `starts` and writes
+judges in runs/judges. What two rankers say of the rivals stands in study_rivals.csv. `theory` trains fresh
+rankers on the generator of a run of `starts` and writes
 study_theory.csv. Figures go to study/figures, tables to README.md and study/README.md.
 """
 
@@ -38,9 +40,11 @@ sys.path.insert(0, str(ROOT))
 
 import data  # noqa: E402
 import eval as ev  # noqa: E402
+import rivals  # noqa: E402
 import trip  # noqa: E402
 
-RESULTS, CURVES, THEORY = (HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory"))
+RESULTS, CURVES, THEORY, JUDGED = (
+    HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory", "study_rivals"))
 FIGURES = HERE / "figures"
 PHOTOS = ("smile", "male", "mouth_open", "cheekbones", "eyeglasses")  # the paper's four; one more for the judge
 RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
@@ -54,6 +58,12 @@ PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
 
 ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
             "nor its penalty": dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
+
+
+# the rivals, and the two runs whose rankers judge them: TRIP's own, and one that never heard of 0 for generated pairs
+JUDGES_OF_RIVALS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}
+RIVALS = {"fn": {}, "rcgan": {}, "two-critics": {}, "relgan": {}, "relgan --mask": dict(mask=True),
+          "relgan --lam_int 0": dict(lam_int=0.0)}
 
 
 def longer(n, **change):
@@ -83,6 +93,10 @@ GROUPS = {
     "photo_time": (range(1), {"1 x": PHOTO, "2 x": PHOTO | dict(steps=12000, measure_every=200)}),
     "photo_ablation": (range(2), {variant: PHOTO | change for variant, change in ABLATION.items()
                                   if variant != "nor its penalty"}),
+    "rivals": (range(3), JUDGES_OF_RIVALS | {
+        name: dict(rival=name.split()[0]) | change for name, change in RIVALS.items()}),
+    "photo_rivals": (range(3), {name: PHOTO | change for name, change in JUDGES_OF_RIVALS.items()} | {
+        name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")}),
     "matters": (range(1), {
         "default": SMALL,
         "Table 3's generator": SMALL | dict(table3=True),
@@ -104,7 +118,8 @@ def configs(group):
         for variant, change in variants.items():
             options = " ".join(f"--{name}" if value is True else f"--{name} {data.show(value)}"
                                for name, value in change.items())
-            yield variant, seed, options + PATCHES.get(variant, ("",))[0], trip.Config(**change, seed=seed)
+            make = rivals.configured if "rival" in change else trip.Config
+            yield variant, seed, options + PATCHES.get(variant, ("",))[0], make(**change, seed=seed)
 
 
 def run_folder(options, seed):
@@ -156,7 +171,7 @@ def work(job):
     torch.set_num_threads(1)
     train_data, test_data = data.load(config.data, config.attr, config.size, config.root)
     patch = PATCHES.get(variant, ("", lambda run: None))[1]
-    run = trip.Run(config)
+    run = rivals.RIVALS[config.rival](config) if isinstance(config, rivals.Config) else trip.Run(config)
     patch(run)
     try:
         for _ in ev.watch(run, train_data, test_data):
@@ -242,9 +257,12 @@ def leave_with(parent):
 def run_all(groups, seeds=None, root=""):
     """Do what is not in the table yet, a run on each core; only those seeds, if they are named. root: of CelebA-HQ."""
     done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
-    jobs = {}
+    jobs, known = {}, {(row["options"], int(row["seed"])): row for row in read_table(RESULTS)}
     for group in groups:
         for variant, seed, options, config in configs(group):
+            if group in ("rivals", "photo_rivals") and (group, variant, seed) not in done:
+                if (options, seed) in known and (run_folder(options, seed) / "trip.pt").is_file():
+                    keep(done, known[options, seed], [])  # another group's run, which is still there
             photographs = config.data != "faces"
             if (group, variant, seed) not in done and (seeds is None or seed in seeds) and (root or not photographs):
                 config = replace(config, root=root if photographs else "")
@@ -259,6 +277,53 @@ def run_all(groups, seeds=None, root=""):
             keep(done, found, history)
             print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}",
                   flush=True)
+
+
+def judged(job):
+    """In a process of its own: what two rankers say of a run. Lines of JUDGED, one for each judge, coding and v.
+
+    mean, std, within: of R(x, G(x, v)), see ev.curve; l1: mean |G(x, v) - x|. The coding of a change is "relative"; a
+    dial that asks for a strength is read in both, see ev.own_scale.
+    """
+    group, variant, seed, options, config = job
+    torch.set_num_threads(1)
+    run = trip.restore(run_folder(options, seed))
+    _, test = data.load(config.data, config.attr, config.size, config.root)
+    test, lines = test[:1000], []
+    has, absolute = test.labels[:, 0], getattr(run, "absolute", False)
+    of = {name: options for name, its_seed, options, _ in configs(group) if its_seed == seed}
+    run.G.eval()
+    for judge in JUDGES_OF_RIVALS:
+        _, ranker, _ = trip.load(run_folder(of[judge], seed))
+        readings = ev.read(run, 0, test, ev.Judges(first_ranker=ranker), ("ranker", "preservation"), lambda text: None)
+        codings = {"absolute" if absolute else "relative": lambda u: u}
+        if absolute:
+            codings["relative"] = lambda u: ev.own_scale(u, has)
+        for coding, coded in codings.items():
+            curves = *ev.curve(coded(readings["R_first"]), has), ev.curve(coded(readings["change"]), has)[0]
+            lines += [{"group": group, "variant": variant, "seed": seed, "judge": judge, "coding": coding}
+                      | dict(zip(("v", "mean", "std", "within", "l1"), map(float, numbers)))
+                      for numbers in zip(ev.V, *curves)]
+    return lines
+
+
+def judge_rivals(groups, seeds=None, root=""):
+    """Write to JUDGED what is not there yet, of the runs that are there with both their judges."""
+    done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(JUDGED)}
+    jobs = []
+    for group in {"rivals", "photo_rivals"} & set(groups):
+        there = {(variant, seed) for variant, seed, options, _ in configs(group)
+                 if (run_folder(options, seed) / "trip.pt").is_file()}
+        jobs += [(group, variant, seed, options, replace(config, root=root if config.data != "faces" else ""))
+                 for variant, seed, options, config in configs(group)
+                 if (variant, seed) in there and all((judge, seed) in there for judge in JUDGES_OF_RIVALS)
+                 and (group, variant, seed) not in done and (seeds is None or seed in seeds)
+                 and (root or config.data == "faces")]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), leave_with, (os.getpid(),)) as pool:
+        for n, future in enumerate(as_completed([pool.submit(judged, job) for job in jobs]), 1):
+            lines = future.result()
+            append(JUDGED, list(lines[0]), lines)
+            print(f"judged {n}/{len(jobs)}  {lines[0]['seed']}  {lines[0]['variant']}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -276,6 +341,114 @@ def level(rows):
     """variant -> how far from 0 R settled on generated pairs, the mean of v = +1 and -1, a seed each."""
     plus, minus = over_seeds(rows, "gen_plus"), over_seeds(rows, "gen_minus")
     return {variant: (np.array(plus[variant]) - minus[variant]) / 2 for variant in plus}
+
+
+def curves_of(lines, variant, judge="TRIP", coding="relative"):
+    """Of lines of JUDGED: mean, std, within and l1 along ev.V, a list of four arrays for each seed."""
+    seeds = defaultdict(list)
+    for row in sorted(lines, key=lambda row: row["v"]):
+        if (row["variant"], row["judge"], row["coding"]) == (variant, judge, coding):
+            seeds[row["seed"]].append([row[name] for name in ("mean", "std", "within", "l1")])
+    return [list(np.array(rows).T) for rows in seeds.values()]
+
+
+def native(lines, variant):
+    """The coding of the variant's own dial."""
+    return "absolute" if any(row["coding"] == "absolute" for row in lines if row["variant"] == variant) else "relative"
+
+
+def shape_of(lines, variant, judge="TRIP", coding=None):
+    """Means over the seeds: what ev.shape says; reach, the range of the means; std at v = +-1; stds at the five levels;
+    within and pooled, the stds at v = 0; l1 at v = 0. coding: None for that of its own dial."""
+    found = []
+    for mean, std, within, l1 in curves_of(lines, variant, judge, coding or native(lines, variant)):
+        found.append(ev.shape(mean, std) | dict(
+            reach=mean[-1] - mean[0], std=std[[0, -1]].mean(), stds=std[ev.AT_LEVELS], means=mean[ev.AT_LEVELS],
+            within=within[ev.AT_ZERO], pooled=std[ev.AT_ZERO], l1=l1[ev.AT_ZERO]))
+    return {name: np.mean([one[name] for one in found], 0) for name in found[0]}
+
+
+def signatures(rows, lines):
+    """What the paper says of its rivals, and whether it is so here, by thresholds set before the first run.
+
+    rows: of RESULTS, lines: of JUDGED, of one group. Returns (name, the paper's words, numbers here, verdict, what
+    decided) for each; verdicts: holds, fails or undecided. x T: times TRIP's.
+    """
+    def of(variant, name):
+        return np.mean(over_seeds(rows, name)[variant])
+
+    def ratio(a, b):
+        return a / b if b > 0 else np.inf
+
+    def times(variant, name):
+        return ratio(of(variant, name), of("TRIP", name))
+
+    def verdict(holds, fails):
+        return "holds" if holds else "fails" if fails else "undecided"
+
+    T, fn, rc, re = (shape_of(lines, variant) for variant in ("TRIP", "fn", "rcgan", "relgan"))
+    fn_own, rc_own = (shape_of(lines, variant, coding="relative") for variant in ("fn", "rcgan"))
+    found = []
+
+    def add(name, claim, here, verdict, by):
+        found.append((name, claim, here, verdict, by))
+
+    below = of("TRIP", "aas") - of("fn", "aas")
+    add("FN1", "lowest AAS", f"{of('fn', 'aas'):.1f} %, TRIP {of('TRIP', 'aas'):.1f} %",
+        verdict(below >= 5, below <= 2), "5 or more below TRIP; within 2")
+
+    def low_line(shape):
+        return shape["straight"] >= 0.95 and shape["reach"] < 0.8 * T["reach"]
+
+    add("FN2", "linear, low mean", f"R^2 {fn_own['straight']:.3f}, range {ratio(fn_own['reach'], T['reach']):.2f} x T"
+        + ("" if low_line(fn_own) == low_line(fn) else "; with v as a strength the other way round"),
+        verdict(low_line(fn_own), not low_line(fn_own)), "R^2 >= .95 and range < .8 x T, v counted from the label")
+    wide = [ratio(fn[name], T[name]) for name in ("std", "spread")]
+    add("FN3", "large std", f"std at +-1 {wide[0]:.2f} x T, spread {wide[1]:.2f} x T",
+        verdict(min(wide) >= 1.2, max(wide) <= 1), "both >= 1.2 x T; both <= T")
+    off = ratio(fn_own["l1"], T["l1"])
+    add("FN4", "distorted", f"L1 {fn_own['l1']:.3f}, {off:.3g} x T; outside {times('fn', 'outside_l1'):.1f} x T; Frechet "
+        f"{times('fn', 'frechet_resnet18'):.1f} x T", verdict(off >= 2, off <= 1), "L1 with the own label >= 2 x T; <= T")
+    uneven = times("fn", "ssim_score")
+    add("FN5", "SSIM score 4 x TRIP's", f"{uneven:.2f} x T", verdict(uneven >= 2, uneven <= 1), ">= 2 x T; <= T")
+    off = ratio(rc_own["l1"], T["l1"])
+    add("RC1", "worst pictures", f"L1 {rc_own['l1']:.3f}, {off:.3g} x T; outside {times('rcgan', 'outside_l1'):.1f} x T; "
+        f"Frechet {times('rcgan', 'frechet_resnet18'):.1f} x T", verdict(off >= 5, off < 2),
+        "L1 with the own label >= 5 x T; < 2 x T")
+    add("RC2", "a sudden change at 0", f"jump {rc['jump']:.2f}; v counted from the label {rc_own['jump']:.2f}",
+        verdict(rc["jump"] >= 0.5, rc["jump"] < 0.3), "jump >= .5; < .3 (a line: .2)")
+    most = rc["stds"].argmax() == 2
+    inside = rc["within"] > np.delete(rc["stds"], 2).max()
+    add("RC3", "largest std at 0", f"pooled {rc['pooled']:.3f}, within the classes {rc['within']:.3f}, at +-1 "
+        f"{rc['std']:.3f}" + (": " + ("the pictures" if inside else "the coding") if most else ""),
+        verdict(most, not most), "largest of the five levels at 0; also within the classes: the pictures, else the coding")
+    add("RC4", "AAS above 95 all the same", f"{of('rcgan', 'aas'):.1f} %",
+        verdict(of("rcgan", "aas") >= 95, of("rcgan", "aas") < 95), ">= 95; below")
+    h, h0 = re["half_step"], shape_of(lines, "relgan --lam_int 0")["half_step"]
+    add("Re1", "three steps", f"half step {h:.2f}, without the interpolation loss {h0:.2f}",
+        verdict(h >= 0.8 and abs(h0 - 0.5) < abs(h - 0.5), h < 0.65), ">= .8, and nearer .5 without; < .65")
+    uneven = times("relgan", "ssim_score")
+    add("Re2", "SSIM score 17 x TRIP's", f"{uneven:.2f} x T", verdict(uneven >= 5, uneven < 2), ">= 5 x T; < 2 x T")
+    s = re["stds"]
+    flat = s.argmin() == 2 and all(abs(s[i] - s[j]) <= 0.15 * s[j] for i, j in ((1, 0), (3, 4)))
+    add("Re3", "std flat, low at 0", " ".join(f"{u:.3f}" for u in s), verdict(flat, not flat),
+        "lowest at 0, and +-.5 within 15 % of +-1")
+    other = [times("relgan", name) for name in ("leakage", "outside_l1")]
+    add("Re4", "changes other things", f"leakage {other[0]:.2f} x T, L1 outside {other[1]:.2f} x T",
+        verdict(min(other) > 1.2, max(other) <= 1), "both > 1.2 x T; both <= T")
+    add("Re5", "AAS above 95, FID near TRIP's", f"{of('relgan', 'aas'):.1f} %, Frechet "
+        f"{times('relgan', 'frechet_resnet18'):.1f} x T", verdict(of("relgan", "aas") >= 95, of("relgan", "aas") < 90),
+        "AAS >= 95; < 90")
+    lowest = {}
+    for judge in JUDGES_OF_RIVALS:
+        shapes = [shape_of(lines, variant, judge) for variant in ("TRIP", "fn", "rcgan", "relgan")]
+        lowest[judge] = [all(shapes[0][name] < other[name] for other in shapes[1:]) for name in ("std", "spread")]
+    add("All", "TRIP has the lowest variance", "; ".join(
+        f"by {judge}: std {'lowest' if std else 'not'}, spread {'lowest' if spread else 'not'}"
+        for judge, (std, spread) in lowest.items()), verdict(
+            all(sum(lowest.values(), [])), not any(lowest["lambda = 0"])),
+        "both under both rankers; neither under lambda = 0's")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -469,6 +642,55 @@ def fig_ablation():
     return figure
 
 
+def fig_rivals(lines):
+    """Fig. 7: mean (and std) of R(x, G(x, v)) against v for each method, by both rankers; lines: of JUDGED, of a group.
+
+    Dashed: of a dial that asks for a strength, with v counted from the label.
+    """
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for axes, judge in zip(figure.subplots(1, 2, sharey=True), JUDGES_OF_RIVALS):
+        shown = [variant for variant in dict.fromkeys(row["variant"] for row in lines) if " " not in variant]
+        for variant, colour in zip(shown, ev.PALETTE):
+            for coding, style in ((native(lines, variant), "-"), ("relative", "--")):
+                if style == "-" or native(lines, variant) == "absolute":
+                    mean, std, *_ = np.mean(curves_of(lines, variant, judge, coding), 0)
+                    axes.plot(ev.V, mean, style, color=colour, lw=1.5, label=variant if style == "-" else None)
+                    if style == "-":
+                        axes.fill_between(ev.V, mean - std, mean + std, color=colour, alpha=0.1, lw=0)
+        axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2")
+        axes.set(xlabel="v", ylabel="R(x, G(x, v))", title=f"by the ranker of {judge}")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def fig_swaps(rows):
+    """Fig. 12: AAS of each method, the mean and the range of the seeds, and what its judge is right on real pictures."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes, values = figure.subplots(), over_seeds(rows, "aas")
+    for i, (variant, found) in enumerate((variant, found) for variant, found in values.items() if found):
+        axes.bar(i, np.mean(found), color=ev.PALETTE[i % len(ev.PALETTE)], label=variant)
+        axes.plot([i, i], [min(found), max(found)], color="black", lw=1)
+    axes.set_xticks(range(len(axes.patches)), [bar.get_label() for bar in axes.containers], rotation=20, ha="right")
+    ev.level(axes, np.mean(sum(over_seeds(rows, "aas_judge").values(), [])))
+    axes.set(ylabel="AAS, %", ylim=(0, 105))
+    return figure
+
+
+def fig_rival_strips(group, root="", n=3):
+    """Fig. 5: the same n held-out faces by every method's first run. None where a run is missing."""
+    runs = {variant: (run_folder(options, seed), config)
+            for variant, seed, options, config in configs(group) if seed == 0}
+    if not all((folder / "trip.pt").is_file() for folder, _ in runs.values()) or not (root or group == "rivals"):
+        return None
+    config = next(iter(runs.values()))[1]
+    _, test = data.load(config.data, config.attr, config.size, root if group != "rivals" else "")
+    x = data.as_float(test.images[:n])
+    ys = torch.stack([ev.translate(trip.load(folder)[0], x, ev.SWEEP) for folder, _ in runs.values()], 1).flatten(0, 1)
+    figure = ev.strips(x.repeat_interleave(len(runs), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
+    figure.axes[0].set_yticks([config.size * (i + 0.5) for i in range(len(ys))], list(runs) * n)
+    return figure
+
+
 def moving_picture(G, x, side=160, n=24, colours=160):
     """G(x, v) with v from -1 to 1 and back, as n frames: the faces side by side, v on a slider under them.
 
@@ -529,6 +751,9 @@ PHOTOGRAPHS = (("pair_accuracy", "pair accuracy", ".3f"), ("real_plus", "real +1
                ("aas_judge", "its judge, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
                ("ranker_pearson", "Pearson", ".2f"), ("recon_l1", "L1 at 0", ".3f"),
                ("outside_l1", "L1, upper half", ".3f"))
+TABLE1 = (("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"), ("aas", "AAS, %", ".1f"),
+          ("recon_l1", "L1 at v = 0", ".3f"), ("outside_l1", "L1 outside", ".3f"), TRUTH[0], *TRUTH[1:],
+          ("seconds", "seconds", ".0f"))
 # column, form, what the default run is to reach, what the paper has
 AIMS = (("pair_accuracy", ".3f", "1.00", ""), ("real_plus", ".2f", ">= 0.75", "1"),
         ("real_minus", ".2f", "<= -0.75", "-1"), ("gen_plus", ".2f", "0.40 .. 0.60", ".5"),
@@ -589,6 +814,34 @@ def photo_table(rows):
     return widened(compared(rows, PHOTOGRAPHS), "paper: SSIM score", [paper.get(v, "") for v in variants(rows)])
 
 
+def rivals_table(rows):
+    """Table 1, smile. Of photographs nobody knows the truth."""
+    known = [column for column in TABLE1 if any(row[column[0]] != "" for row in rows)]
+    paper = {"TRIP": ".0030, 10.19", "fn": ".0122, 41.48", "rcgan": ".0084, 398.05", "relgan": ".0512, 10.92"}
+    return widened(compared(rows, known), "paper: SSIM, FID", [paper.get(v, "") for v in variants(rows)])
+
+
+def judged_table(lines):
+    """The table in Fig. 7, by both rankers; in both codings of v where there are two."""
+    header = ["by the ranker of", "", "v is", "mean at -1, -.5, 0, .5, 1", "std", "std at 0 within the classes",
+              "std at +-1 / half the range", "half step", "jump"]
+    made = []
+    for judge in JUDGES_OF_RIVALS:
+        for variant in variants(lines):
+            for coding in dict.fromkeys((native(lines, variant), "relative")):
+                u = shape_of(lines, variant, judge, coding)
+                made.append([judge, variant, "a strength" if coding == "absolute" else "a change",
+                             " ".join(f"{m:+.2f}" for m in u["means"]), " ".join(f"{m:.3f}" for m in u["stds"]),
+                             f"{u['within']:.3f}", f"{u['spread']:.2f}", f"{u['half_step']:.2f}", f"{u['jump']:.2f}"])
+    return markdown(header, made)
+
+
+def signature_table(rows, lines):
+    return markdown(["", "the paper says", "here", "", "decided by: holds; fails"],
+                    [[name, claim, here, f"*{verdict}*", by]
+                     for name, claim, here, verdict, by in signatures(rows, lines)])
+
+
 def lambda_table(rows):
     levels = level(rows)
     columns = [("real_plus", "real pairs, r = +1", ".2f"), ("gen_plus_std", "std at v = +1", ".2f"),
@@ -618,7 +871,14 @@ def theory_table(rows):
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "ablation": ("ablation", ablation_table), "photos": ("photos", photo_table),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
+          "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
           **{group: (group, compared) for group in ("starts", "trap", "time", "person", "matters")}}
+
+
+def of_group(rows, group):
+    """The rows of a group, in the order of its variants."""
+    order = list(GROUPS[group][1])
+    return sorted((row for row in rows if row["group"] == group), key=lambda row: order.index(row["variant"]))
 
 
 def tables(rows):
@@ -626,6 +886,12 @@ def tables(rows):
     groups = {mark: [row for row in rows if row["group"] == group] for mark, (group, _) in TABLES.items()}
     made = {mark: TABLES[mark][1](found) for mark, found in groups.items()
             if set(variants(found)) == set(GROUPS[TABLES[mark][0]][1])}
+    for group in {"rivals", "photo_rivals"} & set(made):
+        lines = of_group(read_table(JUDGED), group)
+        if set(variants(lines)) == set(GROUPS[group][1]):
+            made[f"{group}_judged"] = judged_table(lines)
+            if group == "rivals":  # (where the truth is known, and every variant is there)
+                made["signatures"] = signature_table(groups[group], lines)
     return made | ({"theory": theory_table(read_table(THEORY))} if THEORY.is_file() else {})
 
 
@@ -647,6 +913,12 @@ def draw(root=""):
                "study_ablation": "ablation" in there and fig_ablation(),
                "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
                "photos": fig_photos(root)}
+    for group in ("rivals", "photo_rivals"):
+        if group in tables(rows):
+            figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
+                        f"{'study' if group == 'rivals' else 'photos'}_{group}": fig_rival_strips(group, root)}
+        if f"{group}_judged" in tables(rows):
+            figures[f"study_{group}_curves"] = fig_rivals(of_group(read_table(JUDGED), group))
     for name, figure in figures.items():
         if figure:  # (photographs as JPEG: a fifth of the size)
             figure.savefig(FIGURES / f"{name}{'.jpg' if name.startswith('photos') else '.png'}", dpi=100)
@@ -689,6 +961,7 @@ def command(argv):
         if not args.root and any(group.startswith("photo") for group in groups):
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
         run_all(groups, args.seeds, args.root)
+        judge_rivals(groups, args.seeds, args.root)
         if not args.groups or "theory" in args.groups:
             theory()
     draw(args.root)
