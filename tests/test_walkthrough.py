@@ -155,6 +155,28 @@ def test_no_figure_is_missing(committed, executed):
                     if not any("image/png" in out.get("data", {}) for out in cell.outputs)]
 
 
+def test_every_figure_says_what_is_to_be_seen(committed):
+    for cell in code_cells(committed):
+        for out in cell.outputs:
+            if "image/png" in out.get("data", {}):
+                assert len(out.metadata["image/png"]["alt"].split()) >= 5, cell.id
+    for cell in committed.cells:
+        assert "![](" not in cell.source
+
+
+def test_no_answer_stands_in_a_check(committed):
+    for name, answer in solutions(committed).items():
+        cell = next(cell for cell in tagged(committed, "exercise") if f"# Exercise {name}\n" in cell.source)
+        words = re.sub(r"\s", "", answer.split("=", 1)[-1].split("return")[-1])
+        assert words not in re.sub(r"\s", "", cell.source), name
+
+
+def test_the_pages_with_sliders_are_stored(committed):
+    frames = [out for cell in code_cells(committed) for out in cell.outputs
+              if "<iframe srcdoc=" in out.get("data", {}).get("text/html", "")]
+    assert len(frames) == 4  # the dial at the top, the training, the dial of the reader's own G, two dials
+
+
 def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):
     nbformat.validate(committed)
     assert (committed.nbformat, committed.nbformat_minor) >= (4, 5)
