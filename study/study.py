@@ -870,6 +870,8 @@ def theory_table(rows):
 # a mark of the pages -> the group, and what makes a table of its results
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "ablation": ("ablation", ablation_table), "photos": ("photos", photo_table),
+          "photo_seeds": ("photo_seeds", photo_table),
+          "photo_ablation": ("photo_ablation", lambda rows: compared(rows, PHOTOGRAPHS)),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
           "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
           **{group: (group, compared) for group in ("starts", "trap", "time", "person", "matters")}}
