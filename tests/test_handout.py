@@ -256,6 +256,9 @@ def copy(tmp_path_factory):
     return out
 
 
+PICTURES = (".png", ".gif", ".jpg")
+
+
 def test_the_handout_has_what_a_student_needs(copy):
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert files - {"walkthrough.ipynb", *handout.STORED} == {
@@ -296,7 +299,7 @@ def test_the_exception_names_the_equation(copy):
 
 def test_the_handout_holds_no_solution(copy):
     texts = {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*")
-             if path.is_file() and path.suffix != ".png"}
+             if path.is_file() and path.suffix not in PICTURES}
     texts["trip.py"] = texts["trip.py"].replace(body_of(texts["trip.py"], "train"), "")  # (the same contexts)
     for function in test_grade.GRADED:
         module, name = function.split(".", 1)
@@ -332,7 +335,7 @@ def leaks(folder):
     """What a student's copy holds of it: [(file, text)]."""
     found, hidden = [], secrets()
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".png":
+        if path.is_file() and path.suffix not in PICTURES:
             text = path.read_text(encoding="utf-8")
             if path.suffix == ".ipynb":
                 text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
