@@ -678,7 +678,7 @@ def train_command(run, args, out, then=("to go on", "trip.py", "--resume")):
         print(f"{then[1]}: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
               f"--lr_g or --lr_r and --overwrite", file=sys.stderr)
         return 1
-    team.say(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside them")
+    team.say(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
     return 0
 
 
