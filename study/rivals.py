@@ -21,7 +21,7 @@ things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for 
            paper or released code                   here
     fn     6 layers to a code of 4 x 4, at 256 px   to 2 x 2 at any size (at 64 px, 4 x 4 is known to fail)
            lambda 1e-4 after 500,000 updates        lam_lat after `ramp` of STEPS; batch 16, rates 1e-3
-    rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 3e-4; D's pictures are the pairs'
+    rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 1e-3 and 1e-4; D sees the pairs' pictures
     relgan Table 3's generator                      TRIP's, which moves and paints; its f0 is x by itself
            penalty 150 on a map's sum, norm 1       TRIP's 4 on its mean, norm 0; TRIP's rates, betas, shift
            "wrong" triplets that fit, if K = 1      so, too; --mask leaves them out
@@ -44,10 +44,10 @@ from trip import InputError, setting  # noqa: E402
 
 # rival -> its defaults, where they are not trip.Config's. `steps`: what TRIP's default run has time for
 DEFAULTS = {
-    "fn": dict(steps=1000, batch=16, lr_g=1e-3, lr_r=1e-3, beta2=0.999, clip=5.0),
-    "rcgan": dict(steps=1840, lr_g=3e-4, lr_r=3e-4, beta2=0.999),
-    "two-critics": dict(steps=1080),
-    "relgan": dict(steps=800, lam_g=1.0, lam_c=10.0, lam_o=1e-6)}
+    "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, beta2=0.999, clip=5.0),
+    "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4, beta2=0.999),
+    "two-critics": dict(steps=1000),
+    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6)}
 COMMON = "attr data root size steps batch seed lr_g lr_r decay_from clip measure_every save_every".split()
 TRIPS = "g_width g_down g_blocks r_width shift colour lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],

@@ -63,7 +63,8 @@ ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=
 # the rivals, and the two runs whose rankers judge them: TRIP's own, and one that never heard of 0 for generated pairs
 JUDGES_OF_RIVALS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}
 RIVALS = {"fn": {}, "rcgan": {}, "two-critics": {}, "relgan": {}, "relgan --mask": dict(mask=True),
-          "relgan --lam_int 0": dict(lam_int=0.0)}
+          "relgan --lam_int 0": dict(lam_int=0.0), "fn, 4 x": dict(steps=4 * rivals.DEFAULTS["fn"]["steps"]),
+          "relgan --mask, 4 x": dict(mask=True, steps=4 * rivals.DEFAULTS["relgan"]["steps"])}
 
 
 def longer(n, **change):
@@ -94,7 +95,7 @@ GROUPS = {
     "photo_ablation": (range(2), {variant: PHOTO | change for variant, change in ABLATION.items()
                                   if variant != "nor its penalty"}),
     "rivals": (range(3), JUDGES_OF_RIVALS | {
-        name: dict(rival=name.split()[0]) | change for name, change in RIVALS.items()}),
+        name: dict(rival=name.split()[0].strip(",")) | change for name, change in RIVALS.items()}),
     "photo_rivals": (range(3), {name: PHOTO | change for name, change in JUDGES_OF_RIVALS.items()} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")}),
     "matters": (range(1), {
