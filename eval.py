@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -238,7 +238,7 @@ def summarise(run):
 
 # what a run's folder may hold, this file's figures among it: --overwrite removes all
 FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png",
-         "summary.json", "dial.html", "edit.png", "edit.html", "eval.json", "fig*.png", "truth.png", "truth.*.png")
+         "summary.json", "dial.html", "dial.gif", "edit.png", "edit.html", "eval.json", "fig*.png", "truth.png", "truth.*.png")
 
 
 def remove(out):
@@ -260,7 +260,7 @@ def cells(row, attrs):
 
 
 def report(run, out, test_data):
-    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json, dial.html."""
+    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json and the dial."""
     attrs = [utf_8(attr) for attr in run.config.attr]
     rows = [cells(row, attrs) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
@@ -480,7 +480,7 @@ def truth_scores(seen, before, truth, k, trained):
             "leakage": np.abs(seen[:, [0, -1]] - truth[:, None])[:, :, others].mean().item(),
             "leakage_judge": error[:, others].mean().item(),
             "judge_error": error.mean(0).tolist(),
-            "judge_r2": (1 - ((before - truth) ** 2).sum(0) / ((truth - truth.mean(0)) ** 2).sum(0)).tolist()}
+            "judge_r2": (1 - ((before - truth) ** 2).mean(0) / truth.var(0).clip(1e-12)).tolist()}
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -968,29 +968,55 @@ def dial_page(run, x, strengths=None):
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
     v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W)
-    with torch.no_grad():
-        ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))]) if run.R else None
-        seen = torch.stack([in_parts(strengths, faces) for faces in y]) if strengths else None
-    dials = []
-    for k, attr in enumerate(attrs):
-        curves = []
-        if run.R:  # (a rival has none)
-            curves += [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
-                       {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
-        if strengths:
-            curves.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
-        dials.append({"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": curves})
-    said = ['<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v (grey)'] * bool(run.R)
-    said += ['<span class="two">the true strength, from 0 to 1, as a judge reads it</span>'] * bool(strengths)
-    words = f"Below each picture x, against v from -1 to 1: {' and '.join(said)}." if said else ""
-    words += " R was trained to say 0 of such pairs, and the generator to make it say v." if run.R else ""
+    curves, said, words = [[] for _ in attrs], [], ""
+    if run.R:  # (a rival has none)
+        with torch.no_grad():
+            ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
+        for k, shown in enumerate(curves):
+            shown += [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
+                      {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
+        said.append('<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v (grey)')
+        words = " The generator was trained to make R say v of such pairs" + (", and R to say 0." if run.config.lam else ".")
+    if strengths:
+        with torch.no_grad():
+            seen = torch.stack([in_parts(strengths, faces) for faces in y])
+        for attr, shown in zip(attrs, curves):
+            shown.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
+        said.append('<span class="two">the true strength, from 0 to 1, as a judge reads it</span>')
+    words = f"Below each picture x, against v from -1 to 1: {' and '.join(said)}.{words}" if said else ""
+    dials = [{"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": shown}
+             for attr, shown in zip(attrs, curves)]
     return page(" and ".join(dial["name"] for dial in dials) + ", from less to more", words, y, dials, quality)
 
 
+def moving_picture(G, x, attrs, side=160, n=24):
+    """G(x, v) with the v of each attribute from -1 to 1 and back: the pictures in a row, v on a slider below them.
+
+    x: float (N, 3, H, W); attrs: the names of G's K attributes. Returns n K PIL images with one palette: as a GIF they are
+    small and do not flicker.
+    """
+    v = -torch.cos(2 * math.pi * torch.arange(n) / n)  # slow at the ends
+    ys = translate(G, x, torch.cat([v[:, None] * row for row in torch.eye(len(attrs))])).cpu().transpose(0, 1)  # (n K, N, 3, H, W)
+    faces = F.interpolate(ys.flatten(0, 1), (side, side), mode="bilinear").unflatten(0, ys.shape[:2])
+    faces = F.pad(((faces + 1) * 127.5).round().byte(), (0, 0, 0, 40), value=255)  # room for the slider
+    film = Image.fromarray(faces.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy())  # one frame below the other
+    draw, low, high = ImageDraw.Draw(film), side // 2, film.width - side // 2
+    for i in range(len(ys)):
+        y, at = i * (side + 40) + side + 18, (low + high + v[i % n].item() * (high - low)) / 2
+        draw.line((low, y, high, y), "#999999", 3)
+        draw.ellipse((at - 7, y - 7, at + 7, y + 7), "black")
+        for place, text in ((low, "-1"), ((low + high) / 2, f"{utf_8(attrs[i // n])}: v"), (high, "+1")):
+            draw.text((place, y + 15), text, "black", anchor="mm")
+    film = film.quantize(160, dither=Image.Dither.NONE)
+    return [film.crop((0, i * (side + 40), film.width, (i + 1) * (side + 40))) for i in range(len(ys))]
+
+
 def write_dial(run, out, test_data, strengths=None):
-    """The page out/dial.html of the first six held-out pictures. strengths: as dial_page takes it."""
+    """The page out/dial.html of the first six held-out pictures, and out/dial.gif of three. strengths: as dial_page takes it."""
     x = data.as_float(test_data.images[:6]).to(run.device)
     (out / "dial.html").write_text(dial_page(run, x, strengths), encoding="utf-8")
+    first, *others = moving_picture(run.G, x[:3], run.config.attr)
+    first.save(out / "dial.gif", save_all=True, append_images=others, duration=90, loop=0)
 
 
 PAGE = """<!doctype html>

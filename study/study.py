@@ -7,13 +7,14 @@
     python study/study.py rivals              the paper's rivals, see rivals.py; photo_rivals --root DIR
     python study/study.py --draw              no training: figures and tables of the results that are there
 
-A run is a line of study.csv: what was changed against the default, the measurements of the training (last
-fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
-their mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations
-of some groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their
-judges in runs/judges. What two rankers say of the rivals stands in study_rivals.csv. `theory` trains fresh
-rankers on the generator of a run of `starts` and writes
-study_theory.csv. Figures go to study/figures, tables to README.md and study/README.md.
+A run is a line of study.csv: what was changed against the default, the measurements of the training (last fifth
+of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes their
+mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations of some
+groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their judges in
+runs/judges. What two rankers say of the rivals stands in study_rivals.csv. `theory` trains fresh rankers on the
+generator of a run of `starts` and writes study_theory.csv; `neutral --root DIR` asks networks that no run knows
+about the photographs that are there, and writes study_neutral.csv. Figures go to study/figures, tables to
+README.md and study/README.md.
 """
 
 import csv
@@ -32,7 +33,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -43,8 +43,8 @@ import eval as ev  # noqa: E402
 import rivals  # noqa: E402
 import trip  # noqa: E402
 
-RESULTS, CURVES, THEORY, JUDGED = (
-    HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory", "study_rivals"))
+RESULTS, CURVES, THEORY, JUDGED, NEUTRAL = (
+    HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory", "study_rivals", "study_neutral"))
 FIGURES = HERE / "figures"
 PHOTOS = ("smile", "male", "mouth_open", "cheekbones", "eyeglasses")  # the paper's four; one more for the judge
 RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
@@ -53,6 +53,7 @@ METRICS = ev.METRICS
 # 32 px and fewer iterations where many runs are compared
 SMALL = dict(size=32, steps=900, measure_every=18, shift=1)
 LONGER = (1, 4, 8)  # times the iterations
+EXTRAS = ("theory", "neutral")  # beside GROUPS
 TABLE4 = dict(table4=True)
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
 
@@ -148,11 +149,11 @@ def no_factor(run):
 PATCHES = {"no factor v": (" and no factor v", no_factor)}
 
 
-def judges_of(config):
+def judges_of(config, metrics=None):
     """The judges of a run's data. Of photographs one ResNet-18 learns all of PHOTOS at once; its part for this run."""
     attrs = config.attr if config.data == "faces" else PHOTOS
     train_data, _ = data.load(config.data, attrs, config.size, config.root)
-    judges = ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
+    judges = ev.call_judges(metrics or METRICS, train_data, "cpu", data.teller(), JUDGES)
     if config.data != "faces" and judges.classifier:
         last, mine = judges.classifier.fc, [PHOTOS.index(attr) for attr in config.attr]
         last.weight.data, last.bias.data = last.weight.data[mine], last.bias.data[mine]
@@ -325,6 +326,54 @@ def judge_rivals(groups, seeds=None, root=""):
             lines = future.result()
             append(JUDGED, list(lines[0]), lines)
             print(f"judged {n}/{len(jobs)}  {lines[0]['seed']}  {lines[0]['variant']}", flush=True)
+
+
+@torch.no_grad()
+def neutral(root):
+    """Write to NEUTRAL what two networks say of photographs redrawn by the runs of one dial that are there.
+
+    The judge of AAS ranks pairs by its logits: pair_accuracy is the share of pairs (x, swapped x) that it ranks as
+    they were meant, aas the share that it finds swapped; of real pairs and pictures where variant is "real".
+    identity: cosine of the features that a ResNet-18 trained on the other 35 attributes has of x and of swapped x;
+    of x mirrored and of another x, where variant is "mirrored" and "another". Their mean picture's is taken off.
+    """
+    names = data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))[1].split()
+    judged = [names[i] for i in data.columns(PHOTOS, names, root)]
+    train, test = data.load("celeba-hq", [name for name in names if name not in judged], 64, root)
+    net = ev.classifier(train, "cpu", data.teller(), JUDGES)
+    x = data.as_float(test.images[:1000])
+
+    def features(x):
+        return ev.in_parts(lambda x: ev.resnet_features(net, x), x)
+
+    mean = features(data.as_float(train.images[:2000])).mean(0)
+    own = features(x) - mean
+
+    def alike(others):
+        return torch.cosine_similarity(own, others - mean).mean().item()
+
+    lines = [{"variant": "mirrored", "identity": alike(features(x.flip(3)))},
+             {"variant": "another", "identity": alike(features(x.roll(1, 0)))}]
+    for folder, (variant, seed, config) in {
+            run_folder(options, seed): (variant, seed, replace(config, root=root)) for group in GROUPS
+            for variant, seed, options, config in configs(group) if config.data != "faces"}.items():
+        if not (folder / "trip.pt").is_file() or len(config.attr) > 1:
+            continue
+        has = data.load("celeba-hq", config.attr, 64, root)[1].labels[:1000]
+        judge, v = judges_of(config, ("aas",)).classifier, ev.asked(has)
+        swapped = ev.in_parts(trip.load(folder)[0], x, v)
+        said, then = (ev.in_parts(judge, pictures) for pictures in (x, swapped))
+        pairs, r = torch.cat([said.roll(i, 0) - said for i in range(1, 6)]), torch.cat(
+            [data.pair_labels(has, has.roll(i, 0)) for i in range(1, 6)])
+        attr = {"attr": config.attr[0]}
+        lines += [attr | {"variant": "real", "aas": 100 * ((said > 0) == has).float().mean().item(),
+                          "pair_accuracy": (pairs * r > 0)[r != 0].float().mean().item()}]
+        lines += [attr | {"variant": variant, "seed": seed, "identity": alike(features(swapped)),
+                          "aas": 100 * ((then > 0) != has).float().mean().item(),
+                          "pair_accuracy": ((then - said) * v > 0).float().mean().item()}]
+    NEUTRAL.unlink(missing_ok=True)
+    append(NEUTRAL, ["attr", "variant", "seed", "pair_accuracy", "aas", "identity"],
+           [line for i, line in enumerate(lines) if line not in lines[:i]])
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -692,33 +741,6 @@ def fig_rival_strips(group, root="", n=3):
     return figure
 
 
-def moving_picture(G, x, side=160, n=24, colours=160):
-    """G(x, v) with v from -1 to 1 and back, as n frames: the faces side by side, v on a slider under them.
-
-    x: float (N, 3, H, W). Returns PIL images with one palette: as a GIF they are small and do not flicker.
-    """
-    vs = -np.cos(2 * np.pi * np.arange(n) / n)  # slow at the ends
-    ys = ((ev.translate(G, x, vs).cpu() + 1) * 127.5).round().byte().permute(1, 0, 3, 4, 2).numpy()
-    width, font = side * len(x), ImageFont.load_default()
-    low, high, y = side // 2, width - side // 2, side + 18  # the slider's place
-    frames = []
-    for v, faces in zip(vs, ys):
-        frame = Image.new("RGB", (width, side + 40), "white")
-        for i, face in enumerate(faces):
-            frame.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BILINEAR), (i * side, 0))
-        draw, at = ImageDraw.Draw(frame), (low + high + v * (high - low)) / 2
-        draw.line((low, y, high, y), "#999999", 3)
-        draw.ellipse((at - 7, y - 7, at + 7, y + 7), "black")
-        for u, text in ((-1, "v = -1"), (0, "0"), (1, "+1")):
-            draw.text(((low + high + u * (high - low)) / 2, y + 15), text, "black", font, anchor="mm")
-        frames.append(frame)
-    whole = Image.new("RGB", (width, n * frames[0].height))
-    for i, frame in enumerate(frames):
-        whole.paste(frame, (0, i * frame.height))
-    palette = whole.quantize(colours)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-
-
 # ------------------------------------------------------------------------------------------------------------
 # Tables
 
@@ -843,6 +865,13 @@ def signature_table(rows, lines):
                      for name, claim, here, verdict, by in signatures(rows, lines)])
 
 
+def neutral_table(lines):
+    return markdown(["attribute", "pictures", "pair accuracy", "AAS, %", "identity"], [
+        [line["attr"], f"{line['variant']}, seed {line['seed']:.0f}" if line["seed"] != "" else line["variant"], *(
+            "" if line[name] == "" else format(line[name], form)
+            for name, form in (("pair_accuracy", ".3f"), ("aas", ".1f"), ("identity", ".2f")))] for line in lines])
+
+
 def lambda_table(rows):
     levels = level(rows)
     columns = [("real_plus", "real pairs, r = +1", ".2f"), ("gen_plus_std", "std at v = +1", ".2f"),
@@ -895,7 +924,10 @@ def tables(rows):
             made[f"{group}_judged"] = judged_table(lines)
             if group == "rivals":  # (where the truth is known, and every variant is there)
                 made["signatures"] = signature_table(groups[group], lines)
-    return made | ({"theory": theory_table(read_table(THEORY))} if THEORY.is_file() else {})
+    for mark, path, table in ("theory", THEORY, theory_table), ("neutral", NEUTRAL, neutral_table):
+        if path.is_file():
+            made[mark] = table(read_table(path))
+    return made
 
 
 def filled(text, made):
@@ -927,16 +959,13 @@ def draw(root=""):
             figure.savefig(FIGURES / f"{name}{'.jpg' if name.startswith('photos') else '.png'}", dpi=100)
     claim = run_folder("", 0)
     if (claim / "trip.pt").is_file():
-        G, _, config = trip.load(claim)
-        _, test = data.load(config.data, config.attr, config.size)
-        first, *others = moving_picture(G, data.as_float(test.images[:3]))
-        first.save(FIGURES / "smile.gif", save_all=True, append_images=others, duration=90, loop=0)
+        run = trip.restore(claim)
+        train, test = data.load(run.config.data, run.config.attr, run.config.size)
         for name in ("samples.png", "ranker.png"):
             shutil.copy(claim / name, FIGURES / name)
-        train, _ = data.load(config.data, config.attr, config.size)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
-        ev.write_dial(trip.restore(claim), FIGURES, test, judges.strengths)
-        fig_worst(trip.restore(claim), judges).savefig(FIGURES / "study_worst.png", dpi=80)
+        ev.write_dial(run, FIGURES, test, judges.strengths)
+        fig_worst(run, judges).savefig(FIGURES / "study_worst.png", dpi=80)
     photo = run_folder(next(configs("photos"))[2], 0)
     if (photo / "ranker.png").is_file():
         shutil.copy(photo / "ranker.png", FIGURES / "photos_ranker.png")
@@ -947,26 +976,28 @@ def draw(root=""):
 def command(argv):
     parser = data.Parser(prog="study.py", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP",
-                        help="some of " + ", ".join(GROUPS) + ", theory (default: all)")
+                        help="some of " + ", ".join(GROUPS) + ", theory, neutral (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
                         help="only these seeds (default: all that a group has)")
     parser.add_argument("--root", default="", help="the folder of CelebA-HQ, for photographs")
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
     for group in args.groups:
-        if group not in [*GROUPS, "theory"]:
+        if group not in [*GROUPS, *EXTRAS]:
             raise data.InputError(f"unknown group {group!r}: {data.nearest(group, list(GROUPS))}")
-    groups = [group for group in args.groups or GROUPS if group != "theory"]
+    groups = [group for group in args.groups or GROUPS if group not in EXTRAS]
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
             raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
     if not args.draw:
-        if not args.root and any(group.startswith("photo") for group in groups):
+        if not args.root and any(re.match("photo|neutral", group) for group in args.groups or GROUPS):
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
         run_all(groups, args.seeds, args.root)
         judge_rivals(groups, args.seeds, args.root)
         if not args.groups or "theory" in args.groups:
             theory()
+        if args.root and (not args.groups or "neutral" in args.groups):
+            neutral(args.root)
     draw(args.root)
     return 0
 

@@ -161,3 +161,21 @@ def test_in_a_browser_the_face_that_is_seen_changes(tmp_path):
     y = eval.translate(run.G, x, [-1.0, 1.0])[0]
     near = [[(a - b).abs().mean().item() for b in y] for a in seen]
     assert near[0][0] < 0.2 < near[0][1] and near[1][1] < 0.2 < near[1][0], near
+
+
+class Grey(torch.nn.Module):
+    """In place of a generator: a grey picture, the brighter the larger v."""
+
+    def forward(self, x, v):
+        return v[:, :, None, None].expand_as(x)
+
+
+def test_the_moving_picture_goes_from_minus_1_to_1_and_back():
+    frames = eval.moving_picture(Grey(), torch.zeros(2, 3, 32, 32), ("smile",), side=80, n=8)
+    rgb = np.stack([np.asarray(frame.convert("RGB"), int) for frame in frames])  # (8, H, W, 3)
+    assert rgb.shape[2] == 160 and rgb.shape[1] > 80  # two faces side by side, and the slider under them
+    brightness = rgb[:, :80].mean((1, 2, 3))
+    wanted = 127.5 * (1 - np.cos(np.arange(8) * np.pi / 4))
+    assert np.abs(brightness - wanted).max() < 6
+    knob = rgb[:, 92:96].sum((1, 3)).argmin(1)  # where the rows above the slider's line are dark
+    assert knob[0] < knob[1] < knob[2] < knob[3] < knob[4] > knob[5] > knob[6] > knob[7] > knob[0]

@@ -98,24 +98,6 @@ def test_figures_show_every_variant(rows):
     assert len(study.fig_trap(curves).axes[0].lines) == len({key for key in shown if key[:2] != ("trap", "default")})
 
 
-class Grey(torch.nn.Module):
-    """In place of a generator: a grey picture, the brighter the larger v."""
-
-    def forward(self, x, v):
-        return v[:, :, None, None].expand_as(x)
-
-
-def test_the_moving_picture_goes_from_minus_1_to_1_and_back():
-    frames = study.moving_picture(Grey(), torch.zeros(2, 3, 32, 32), side=80, n=8)
-    rgb = np.stack([np.asarray(frame.convert("RGB"), int) for frame in frames])  # (8, H, W, 3)
-    assert rgb.shape[2] == 160 and rgb.shape[1] > 80  # two faces side by side, and the slider under them
-    brightness = rgb[:, :80].mean((1, 2, 3))
-    wanted = 127.5 * (1 - np.cos(np.arange(8) * np.pi / 4))
-    assert np.abs(brightness - wanted).max() < 6
-    knob = rgb[:, 92:96].sum((1, 3)).argmin(1)  # where the rows above the slider's line are dark
-    assert knob[0] < knob[1] < knob[2] < knob[3] < knob[4] > knob[5] > knob[6] > knob[7] > knob[0]
-
-
 class Here:
     """In place of a pool of processes: does the work at once."""
 
@@ -165,7 +147,7 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
     for name in ("samples.png", "ranker.png"):
         (run / name).write_bytes(b"")
     study.main(["--draw"])
-    with Image.open(tmp_path / "smile.gif") as movie:
+    with Image.open(tmp_path / "dial.gif") as movie:
         assert movie.n_frames == 24 and movie.info["loop"] == 0
     assert (tmp_path / "ranker.png").exists() and (tmp_path / "samples.png").exists()
 

@@ -29,7 +29,7 @@ import eval  # noqa: E402
 import trip  # noqa: E402
 
 FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json",
-         "dial.html"}
+         "dial.html", "dial.gif"}
 TINY = ("--size 32 --g_width 4 --g_down 1 --g_blocks 1 --r_width 4 --batch 4 --measure_every 2 "
         "--save_every 4 --warmup 2").split()
 
@@ -854,7 +854,7 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(trained,
     assert "iteration 5" in said
     assert f"python trip.py --out={tmp_path.as_posix()} --resume" in said
     # pictures so far; no summary, no page of the dial yet
-    assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json", "dial.html"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"summary.json", "dial.html", "dial.gif"}
     assert trip.main([*options, "--resume"]) == 0  # the command as it was, or no option at all
     assert_same_run(trained, tmp_path)
 
