@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(HERE), str(HERE / "study")]
@@ -184,3 +185,28 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     before = study.RESULTS.read_text()
     study.run_all(study.GROUPS)
     assert study.RESULTS.read_text() == before
+
+
+def test_what_neutral_networks_say_of_a_generator_that_changes_nothing(tmp_path, monkeypatch):
+    """One person is one person, and nothing is swapped: AAS is what the judge is wrong by."""
+    monkeypatch.syspath_prepend(str(HERE / "tests"))
+    from test_scale import celeba_hq
+    celeba_hq(tmp_path)
+    monkeypatch.setattr(study, "PHOTOS", ("smile", "male"))
+    monkeypatch.setattr(study, "GROUPS", {"photos": ([0], {"smile": dict(TINY, size=64, data="celeba-hq")})})
+    monkeypatch.setattr(study.ev, "classifier", lambda train, *_: resnet18(num_classes=train.labels.shape[1]).eval())
+    for name in ("NEUTRAL", "RUNS"):
+        monkeypatch.setattr(study, name, tmp_path / name)
+    (_, _, options, config), = study.configs("photos")
+    run = trip.Run(config)
+    with torch.no_grad():
+        run.G.paint.weight.zero_(), run.G.flow.weight.zero_()
+    study.run_folder(options, 0).mkdir(parents=True)
+    trip.save(run, study.run_folder(options, 0))
+    torch.manual_seed(0)
+    study.neutral(str(tmp_path))
+    mirrored, another, real, smile = study.read_table(study.NEUTRAL)
+    assert (mirrored["variant"], another["variant"], real["variant"], smile["seed"]) == ("mirrored", "another", "real", 0)
+    assert smile["identity"] == pytest.approx(1, abs=1e-3) and another["identity"] < 0.99
+    assert smile["aas"] + real["aas"] == pytest.approx(100, abs=1e-3)
+    assert study.neutral_table(study.read_table(study.NEUTRAL)).count("\n") == 5
