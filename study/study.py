@@ -774,6 +774,7 @@ PHOTOGRAPHS = (("pair_accuracy", "pair accuracy", ".3f"), ("real_plus", "real +1
                ("aas_judge", "its judge, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
                ("ranker_pearson", "Pearson", ".2f"), ("recon_l1", "L1 at 0", ".3f"),
                ("outside_l1", "L1, upper half", ".3f"))
+TABLE2_PHOTOS = (*TABLE2[:3], PHOTOGRAPHS[2], PHOTOGRAPHS[3], *PHOTOGRAPHS[-3:])
 TABLE1 = (("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"), ("aas", "AAS, %", ".1f"),
           ("recon_l1", "L1 at v = 0", ".3f"), ("outside_l1", "L1 outside", ".3f"), TRUTH[0], *TRUTH[1:],
           ("seconds", "seconds", ".0f"))
@@ -827,9 +828,9 @@ def widened(table, title, cells):
     return "\n".join(f"{line} {cell} |" for line, cell in zip(table.split("\n"), (title, "---", *cells)))
 
 
-def ablation_table(rows):
+def ablation_table(rows, columns=TABLE2):
     paper = [", ".join(f"{u:g}" for u in PAPER.get(variant, ())) for variant in variants(rows)]
-    return widened(compared(rows, TABLE2), "paper: AAS, SSIM, FID", paper)
+    return widened(compared(rows, columns), "paper: AAS, SSIM, FID", paper)
 
 
 def photo_table(rows):
@@ -900,8 +901,9 @@ def theory_table(rows):
 # a mark of the pages -> the group, and what makes a table of its results
 TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "ablation": ("ablation", ablation_table), "photos": ("photos", photo_table),
-          "photo_seeds": ("photo_seeds", photo_table),
-          "photo_ablation": ("photo_ablation", lambda rows: compared(rows, PHOTOGRAPHS)),
+          "photo_seeds": ("photo_seeds", photo_table), "photo_more": ("photo_more", photo_table),
+          "photo_time": ("photo_time", photo_table),
+          "photo_ablation": ("photo_ablation", lambda rows: ablation_table(rows, TABLE2_PHOTOS)),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
           "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
           **{group: (group, compared) for group in ("starts", "trap", "time", "person", "matters")}}
