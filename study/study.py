@@ -666,6 +666,39 @@ def fig_photos(root, attrs=PHOTOS[:4], n=4):
     return figure
 
 
+def fig_photo_levels(root, attrs=PHOTOS[:4], n=300):
+    """Fig. 6 of smile, and Fig. 7, each attribute by its own ranker, on n photographs. None where a run is missing."""
+    folders = {attr: run_folder(options, 0) for attr, _, options, _ in configs("photos")}
+    if not root or not all((folders[attr] / "trip.pt").is_file() for attr in attrs):
+        return None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    boxes, lines = figure.subplots(1, 2, sharey=True)
+    for attr, colour in zip(attrs, ev.PALETTE):
+        test = data.load("celeba-hq", (attr,), 64, root)[1][:n]
+        result, = ev.assess(trip.restore(folders[attr]), test, ev.Judges(), ("ranker",), attr)
+        mean, std = (np.array(result.scores[f"ranker_sweep_{name}"]) for name in ("mean", "std"))
+        lines.plot(ev.SWEEP, mean, color=colour, label=attr)
+        lines.fill_between(ev.SWEEP, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
+        if attr == attrs[0]:
+            said, mask = result.readings["R"], ev.where_asked(test.labels[:, 0])
+            boxes.boxplot([said[mask[:, i], i] for i in ev.AT_LEVELS], positions=ev.LEVELS, widths=0.25,
+                          manage_ticks=False, medianprops={"color": colour}, flierprops={"markersize": 3})
+    lines.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2: half way")
+    lines.legend(fontsize=8)
+    boxes.set(xlabel="v", ylabel="R(x, G(x, v))", xticks=ev.LEVELS, title=f"{attrs[0]} (Fig. 6)")
+    lines.set(xlabel="v", title="mean and std (Fig. 7)")
+    ev.level(boxes, -0.5, 0, 0.5)
+    return figure
+
+
+def fig_photo_grid(root):
+    """Fig. 8: two dials on the first three photographs held out. None where the run is missing."""
+    variant, seed, options, config = next(job for job in configs("photo_more") if "," in job[0])
+    if not root or not (run_folder(options, seed) / "trip.pt").is_file():
+        return None
+    return ev.fig_grid(trip.restore(run_folder(options, seed)), data.load("celeba-hq", config.attr, 64, root)[1])
+
+
 def fig_worst(run, judges):
     """The five held-out faces whose true strength the dial moves least, v from -1 to 1; seen: every fifth face."""
     _, test = data.load(run.config.data, run.config.attr, run.config.size)
@@ -949,7 +982,7 @@ def draw(root=""):
                "study_trap": "starts" in there and fig_trap(curves),
                "study_ablation": "ablation" in there and fig_ablation(),
                "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
-               "photos": fig_photos(root)}
+               "photos": fig_photos(root), "study_photo_levels": fig_photo_levels(root), "photos_grid": fig_photo_grid(root)}
     for group in ("rivals", "photo_rivals"):
         if group in tables(rows):
             figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
