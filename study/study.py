@@ -67,6 +67,12 @@ RIVALS = {"fn": {}, "rcgan": {}, "two-critics": {}, "relgan": {}, "relgan --mask
           "relgan --lam_int 0": dict(lam_int=0.0), "fn, 4 x": dict(steps=4 * rivals.DEFAULTS["fn"]["steps"]),
           "relgan --mask, 4 x": dict(mask=True, steps=4 * rivals.DEFAULTS["relgan"]["steps"])}
 
+# what may keep a ranker without a rival from being fooled, taken away one after the other
+NO_SLOPE = dict(lam_slope=0.0)
+NO_KEEP = NO_SLOPE | dict(lam_keep=0.0, lam_paint=0.0)
+SHIELDS = {"all": {}, "no slope penalty": NO_SLOPE, "nor keep losses": NO_KEEP, "nor a shift": NO_KEEP | dict(shift=0),
+           "Table 3, cycle loss": NO_KEEP | dict(shift=0, table3=True, lam_c=2.5)}
+
 
 def longer(n, **change):
     """SMALL with n times the iterations, measured as often in all."""
@@ -88,6 +94,8 @@ GROUPS = {
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), ABLATION),
     "ablation4": (range(1), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
+    "rivalry": (range(1), {f"{name}{end}": SMALL | change | more for name, change in SHIELDS.items()
+                           for end, more in (("", {}), (", lambda = 0", dict(lam=0.0)))}),
     "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS[:4]}),
     "photo_more": (range(1), {"eyeglasses": PHOTO | dict(attr=("eyeglasses",)),
                               "smile, male": PHOTO | dict(attr=("smile", "male"))}),
@@ -939,7 +947,7 @@ TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "photo_ablation": ("photo_ablation", lambda rows: ablation_table(rows, TABLE2_PHOTOS)),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
           "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
-          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "matters")}}
+          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "rivalry", "matters")}}
 
 
 def of_group(rows, group):
