@@ -79,6 +79,12 @@ def longer(n, **change):
     return SMALL | change | dict(steps=n * SMALL["steps"], measure_every=n * SMALL["measure_every"])
 
 
+def unshielded(base, *names):
+    """Variants of base without these shields, with a rival and without."""
+    return {f"{name}{end}": base | SHIELDS[name] | more for name in names
+            for end, more in (("", {}), (", lambda = 0", dict(lam=0.0)))}
+
+
 # group -> seeds, and variant -> what it changes
 GROUPS = {
     "claim": (range(5), {"default": {}}),
@@ -94,8 +100,8 @@ GROUPS = {
                           for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), ABLATION),
     "ablation4": (range(1), {variant: SMALL | TABLE4 | change for variant, change in ABLATION.items()}),
-    "rivalry": (range(1), {f"{name}{end}": SMALL | change | more for name, change in SHIELDS.items()
-                           for end, more in (("", {}), (", lambda = 0", dict(lam=0.0)))}),
+    "rivalry": (range(3), unshielded(SMALL, *SHIELDS)),
+    "rivalry64": (range(1), unshielded({}, "all", "no slope penalty", "nor a shift")),
     "photos": (range(1), {name: PHOTO | (dict(attr=(name,)) if name != "smile" else {}) for name in PHOTOS[:4]}),
     "photo_more": (range(1), {"eyeglasses": PHOTO | dict(attr=("eyeglasses",)),
                               "smile, male": PHOTO | dict(attr=("smile", "male"))}),
@@ -270,9 +276,9 @@ def run_all(groups, seeds=None, root=""):
     jobs, known = {}, {(row["options"], int(row["seed"])): row for row in read_table(RESULTS)}
     for group in groups:
         for variant, seed, options, config in configs(group):
-            if group in ("rivals", "photo_rivals") and (group, variant, seed) not in done:
-                if (options, seed) in known and (run_folder(options, seed) / "trip.pt").is_file():
-                    keep(done, known[options, seed], [])  # another group's run, which is still there
+            there = (run_folder(options, seed) / "trip.pt").is_file() or group not in ("rivals", "photo_rivals")
+            if (options, seed) in known and there and group not in CURVED:
+                keep(done, known[options, seed], [])  # another group's run; the rivals' judges ask for it itself
             photographs = config.data != "faces"
             if (group, variant, seed) not in done and (seeds is None or seed in seeds) and (root or not photographs):
                 config = replace(config, root=root if photographs else "")
@@ -947,7 +953,8 @@ TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "photo_ablation": ("photo_ablation", lambda rows: ablation_table(rows, TABLE2_PHOTOS)),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
           "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
-          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "rivalry", "matters")}}
+          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "rivalry", "rivalry64",
+                                                      "matters")}}
 
 
 def of_group(rows, group):
