@@ -64,8 +64,7 @@ ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=
 # the rivals, and the two runs whose rankers judge them: TRIP's own, and one that never heard of 0 for generated pairs
 JUDGES_OF_RIVALS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}
 RIVALS = {"fn": {}, "rcgan": {}, "two-critics": {}, "relgan": {}, "relgan --mask": dict(mask=True),
-          "relgan --lam_int 0": dict(lam_int=0.0), "fn, 4 x": dict(steps=4 * rivals.DEFAULTS["fn"]["steps"]),
-          "relgan --mask, 4 x": dict(mask=True, steps=4 * rivals.DEFAULTS["relgan"]["steps"])}
+          "relgan --lam_int 0": dict(lam_int=0.0)}
 
 # what may keep a ranker without a rival from being fooled, taken away one after the other
 NO_SLOPE = dict(lam_slope=0.0)
@@ -110,7 +109,7 @@ GROUPS = {
     "photo_ablation": (range(2), {variant: PHOTO | change for variant, change in ABLATION.items()
                                   if variant != "nor its penalty"}),
     "rivals": (range(3), JUDGES_OF_RIVALS | {
-        name: dict(rival=name.split()[0].strip(",")) | change for name, change in RIVALS.items()}),
+        name: dict(rival=name.split()[0]) | change for name, change in RIVALS.items()}),
     "photo_rivals": (range(3), {name: PHOTO | change for name, change in JUDGES_OF_RIVALS.items()} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")}),
     "matters": (range(1), {
@@ -723,19 +722,23 @@ def fig_worst(run, judges):
     return ev.strips(x, ev.translate(run.G, x, ev.SWEEP), [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
 
 
-def fig_ablation():
-    """Fig. 9: the same two faces, redrawn by the first seed of each variant. None where a run is missing."""
-    names = list(GROUPS["ablation"][1])
-    folders = [run_folder(options, seed) for _, seed, options, _ in configs("ablation")][:len(names)]
-    if not all((folder / "trip.pt").is_file() for folder in folders):
+def fig_variants(group, root="", only=""):
+    """Fig. 5, 9: two held-out pictures, with the attribute and without, redrawn by every variant's first run.
+
+    only: a pattern of the variants' names. None where a run is missing, or the photographs are.
+    """
+    jobs = [(variant, run_folder(options, seed), config) for variant, seed, options, config in configs(group)
+            if seed == 0 and re.search(only, variant)]
+    name, size = jobs[0][2].data, jobs[0][2].size
+    if not all((folder / "trip.pt").is_file() for _, folder, _ in jobs) or not (root or name == "faces"):
         return None
-    _, test = data.load("faces", ("smile",), 64)
-    two = [int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]
-    x = data.as_float(test.images[two])
-    rows = [ev.translate(trip.load(folder)[0], x, ev.SWEEP) for folder in folders]
-    ys = torch.stack(rows, 1).flatten(0, 1)  # face by face, a variant in each row
-    figure = ev.strips(x.repeat_interleave(len(rows), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
-    figure.axes[0].set_yticks([64 * (i + 0.5) for i in range(2 * len(rows))], names * 2)
+    _, test = data.load(name, ("smile",), size, root if name != "faces" else "")
+    x = data.as_float(test.images[[int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]])
+    ys = torch.stack([ev.translate(trip.load(folder)[0], x, ev.SWEEP) for _, folder, _ in jobs], 1).flatten(0, 1)
+    figure = ev.strips(x.repeat_interleave(len(jobs), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
+    names = [variant for variant, *_ in jobs]
+    figure.set_figwidth(figure.get_figwidth() + max(map(len, names)) / 10)
+    figure.axes[0].set_yticks([size * (i + 0.5) for i in range(len(ys))], names * 2)
     return figure
 
 
@@ -773,21 +776,6 @@ def fig_swaps(rows):
     return figure
 
 
-def fig_rival_strips(group, root="", n=3):
-    """Fig. 5: the same n held-out faces by every method's first run. None where a run is missing."""
-    runs = {variant: (run_folder(options, seed), config)
-            for variant, seed, options, config in configs(group) if seed == 0}
-    if not all((folder / "trip.pt").is_file() for folder, _ in runs.values()) or not (root or group == "rivals"):
-        return None
-    config = next(iter(runs.values()))[1]
-    _, test = data.load(config.data, config.attr, config.size, root if group != "rivals" else "")
-    x = data.as_float(test.images[:n])
-    ys = torch.stack([ev.translate(trip.load(folder)[0], x, ev.SWEEP) for folder, _ in runs.values()], 1).flatten(0, 1)
-    figure = ev.strips(x.repeat_interleave(len(runs), 0), ys, [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
-    figure.axes[0].set_yticks([config.size * (i + 0.5) for i in range(len(ys))], list(runs) * n)
-    return figure
-
-
 # ------------------------------------------------------------------------------------------------------------
 # Tables
 
@@ -821,6 +809,7 @@ PHOTOGRAPHS = (("pair_accuracy", "pair accuracy", ".3f"), ("real_plus", "real +1
                ("aas_judge", "its judge, %", ".1f"), ("ssim_score", "SSIM score", ".4f"),
                ("ranker_pearson", "Pearson", ".2f"), ("recon_l1", "L1 at 0", ".3f"),
                ("outside_l1", "L1, upper half", ".3f"))
+SHIELDED = (*TABLE2[:3], ("crossed", "crossed", ".2f"), *TRUTH[1:], ("outside_l1", "L1 outside", ".3f"))
 TABLE2_PHOTOS = (*TABLE2[:3], PHOTOGRAPHS[2], PHOTOGRAPHS[3], *PHOTOGRAPHS[-3:])
 TABLE1 = (("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"), ("aas", "AAS, %", ".1f"),
           ("recon_l1", "L1 at v = 0", ".3f"), ("outside_l1", "L1 outside", ".3f"), TRUTH[0], *TRUTH[1:],
@@ -953,8 +942,8 @@ TABLES = {"top": ("claim", top_table), "claim": ("claim", claim_table),
           "photo_ablation": ("photo_ablation", lambda rows: ablation_table(rows, TABLE2_PHOTOS)),
           "ablation4": ("ablation4", ablation_table), "lambda": ("lambda", lambda_table),
           "rivals": ("rivals", rivals_table), "photo_rivals": ("photo_rivals", rivals_table),
-          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "rivalry", "rivalry64",
-                                                      "matters")}}
+          **{group: (group, compared) for group in ("starts", "trap", "time", "person", "matters")},
+          **{group: (group, lambda rows: compared(rows, SHIELDED)) for group in ("rivalry", "rivalry64")}}
 
 
 def of_group(rows, group):
@@ -995,13 +984,14 @@ def draw(root=""):
     figures = {"study_claim": "claim" in there and fig_claim(curves),
                "study_balance": THEORY.is_file() and fig_balance(rows, curves, read_table(THEORY)),
                "study_trap": "starts" in there and fig_trap(curves),
-               "study_ablation": "ablation" in there and fig_ablation(),
+               "study_ablation": "ablation" in there and fig_variants("ablation"),
+               "study_rivalry": "rivalry64" in there and fig_variants("rivalry64", only="all|shift"),
                "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
                "photos": fig_photos(root), "study_photo_levels": fig_photo_levels(root), "photos_grid": fig_photo_grid(root)}
     for group in ("rivals", "photo_rivals"):
         if group in tables(rows):
             figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
-                        f"{'study' if group == 'rivals' else 'photos'}_{group}": fig_rival_strips(group, root)}
+                        f"{'study' if group == 'rivals' else 'photos'}_{group}": fig_variants(group, root)}
         if f"{group}_judged" in tables(rows):
             figures[f"study_{group}_curves"] = fig_rivals(of_group(read_table(JUDGED), group))
     for name, figure in figures.items():

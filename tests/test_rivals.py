@@ -409,7 +409,8 @@ def test_signatures_wait_for_all_readings(monkeypatch, tmp_path):
     rows, lines = ([row | dict(group="rivals", true_spearman=1.0, true_range=1.0, recon_l1=0.1, seconds=9) for row in u]
                    for u in made_up())
     there = {study.JUDGED: lines}
-    monkeypatch.setattr(study, "THEORY", tmp_path / "none")
+    for name in ("THEORY", "NEUTRAL"):
+        monkeypatch.setattr(study, name, tmp_path / "none")
     monkeypatch.setattr(study, "read_table", lambda path: there[path])
     assert set(study.tables(rows)) == {"rivals", "rivals_judged", "signatures"}
     there[study.JUDGED] = [row for row in lines if row["variant"] != "relgan"]
@@ -461,4 +462,4 @@ def test_the_study_trains_and_judges_rivals_once(tmp_path, monkeypatch, faces):
     study.run_all(["rivals"])
     study.judge_rivals(["rivals"])
     assert (study.JUDGED.read_text(), study.RESULTS.read_text()) == before
-    assert study.fig_rival_strips("rivals", n=2) is not None
+    assert study.fig_variants("rivals") is not None
