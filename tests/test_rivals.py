@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import eval  # noqa: E402
 import rivals  # noqa: E402
 import study  # noqa: E402
 import trip  # noqa: E402
+from test_study import Here  # noqa: E402
 
 NAMES = list(rivals.RIVALS)
 SMALL = dict(size=32, steps=4, measure_every=2, batch=4)
@@ -416,24 +416,6 @@ def test_signatures_wait_for_all_readings(monkeypatch, tmp_path):
     there[study.JUDGED] = [row for row in lines if row["variant"] != "relgan"]
     assert set(study.tables(rows)) == {"rivals"}
     assert not study.tables([row for row in rows if row["variant"] != "fn"])
-
-
-class Here:
-    """In place of a pool of processes: does the work at once."""
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, work, job):
-        future = Future()
-        future.set_result(work(job))
-        return future
 
 
 def test_the_study_trains_and_judges_rivals_once(tmp_path, monkeypatch, faces):

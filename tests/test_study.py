@@ -19,6 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE / "study")]
 import data  # noqa: E402
 import study  # noqa: E402
 import trip  # noqa: E402
+from test_scale import celeba_hq  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +190,6 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
 
 def test_what_neutral_networks_say_of_a_generator_that_changes_nothing(tmp_path, monkeypatch):
     """One person is one person, and nothing is swapped: AAS is what the judge is wrong by."""
-    monkeypatch.syspath_prepend(str(HERE / "tests"))
-    from test_scale import celeba_hq
     celeba_hq(tmp_path)
     monkeypatch.setattr(study, "PHOTOS", ("smile", "male"))
     monkeypatch.setattr(study, "GROUPS", {"photos": ([0], {"smile": dict(TINY, size=64, data="celeba-hq")})})
