@@ -342,6 +342,11 @@ def judge_rivals(groups, seeds=None, root=""):
 
 
 @torch.no_grad()
+def answers(net, *inputs):
+    """net(*inputs), a few at a time."""
+    return ev.in_parts(net, *inputs)
+
+
 def neutral(root):
     """Write to NEUTRAL what two networks say of photographs redrawn by the runs of one dial that are there.
 
@@ -357,7 +362,7 @@ def neutral(root):
     x = data.as_float(test.images[:1000])
 
     def features(x):
-        return ev.in_parts(lambda x: ev.resnet_features(net, x), x)
+        return answers(lambda x: ev.resnet_features(net, x), x)
 
     mean = features(data.as_float(train.images[:2000])).mean(0)
     own = features(x) - mean
@@ -374,8 +379,8 @@ def neutral(root):
             continue
         has = data.load("celeba-hq", config.attr, 64, root)[1].labels[:1000]
         judge, v = judges_of(config, ("aas",)).classifier, ev.asked(has)
-        swapped = ev.in_parts(trip.load(folder)[0], x, v)
-        said, then = (ev.in_parts(judge, pictures) for pictures in (x, swapped))
+        swapped = answers(trip.load(folder)[0], x, v)
+        said, then = answers(judge, x), answers(judge, swapped)
         pairs, r = torch.cat([said.roll(i, 0) - said for i in range(1, 6)]), torch.cat(
             [data.pair_labels(has, has.roll(i, 0)) for i in range(1, 6)])
         attr = {"attr": config.attr[0]}
