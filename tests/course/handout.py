@@ -25,7 +25,8 @@ COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
 STORED = ["study/study.csv", "study/study_curves.csv", *(f"study/figures/{name}" for name in (
-    "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "photos_smile.jpg"))]
+    "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "photos_smile.jpg",
+    "study_rivalry.png"))]
 
 
 class HandoutError(ValueError):
