@@ -790,8 +790,8 @@ PAPER = {"TRIP": (97.69, 0.0030, 10.19), "no L_rank": (9.73, 1.51e-5, 29), "no L
 
 def cell(values, form):
     """Mean and, of several seeds, the range: `0.51 (0.48 .. 0.55)`."""
-    if not values:
-        return "diverged"
+    if not values:  # (diverged, or not to be measured)
+        return ""
     low, mean, high = (format(u, form) for u in (min(values), np.mean(values), max(values)))
     return mean if low == high else f"{mean} ({low} .. {high})"
 
@@ -815,7 +815,7 @@ PHOTOGRAPHS = (("pair_accuracy", "pair accuracy", ".3f"), ("real_plus", "real +1
                ("ranker_pearson", "Pearson", ".2f"), ("recon_l1", "L1 at 0", ".3f"),
                ("outside_l1", "L1, upper half", ".3f"))
 SHIELDED = (*TABLE2[:3], ("crossed", "crossed", ".2f"), *TRUTH[1:], ("outside_l1", "L1 outside", ".3f"))
-TABLE2_PHOTOS = (*TABLE2[:3], PHOTOGRAPHS[2], PHOTOGRAPHS[3], *PHOTOGRAPHS[-3:])
+TABLE2_PHOTOS = (*TABLE2[:3], *PHOTOGRAPHS[2:4], PHOTOGRAPHS[-3], PHOTOGRAPHS[-1])
 TABLE1 = (("ssim_score", "SSIM score", ".4f"), ("frechet_resnet18", "Frechet distance", ".1f"), ("aas", "AAS, %", ".1f"),
           ("recon_l1", "L1 at v = 0", ".3f"), ("outside_l1", "L1 outside", ".3f"), TRUTH[0], *TRUTH[1:],
           ("seconds", "seconds", ".0f"))
