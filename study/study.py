@@ -996,7 +996,7 @@ def draw(root=""):
     for group in ("rivals", "photo_rivals"):
         if group in tables(rows):
             figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
-                        f"{'study' if group == 'rivals' else 'photos'}_{group}": fig_variants(group, root)}
+                        f"{'study' if group == 'rivals' else 'photos'}_{group}": fig_variants(group, root, only=r"^((?!--).)*$")}
         if f"{group}_judged" in tables(rows):
             figures[f"study_{group}_curves"] = fig_rivals(of_group(read_table(JUDGED), group))
     for name, figure in figures.items():
