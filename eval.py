@@ -55,8 +55,9 @@ EARLY = 100  # iterations of ranking, as in Fig. 11b
 # ------------------------------------------------------------------------------------------------------------
 # A run while it trains
 
+@torch.no_grad()
 def in_parts(function, *inputs):
-    """function(*inputs), (N, ...), computed in parts of few enough pixels for any memory; inputs: pictures first."""
+    """function(*inputs), (N, ...), computed in parts of few enough pixels for any memory, no gradients; inputs: pictures first."""
     n = max(1, 2 ** 17 // inputs[0][0, 0].numel())
     return torch.cat([function(*part) for part in zip(*(whole.split(n) for whole in inputs))])
 
@@ -978,8 +979,7 @@ def dial_page(run, x, strengths=None):
         said.append('<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v (grey)')
         words = " The generator was trained to make R say v of such pairs" + (", and R to say 0." if run.config.lam else ".")
     if strengths:
-        with torch.no_grad():
-            seen = torch.stack([in_parts(strengths, faces) for faces in y])
+        seen = torch.stack([in_parts(strengths, faces) for faces in y])
         for attr, shown in zip(attrs, curves):
             shown.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
         said.append('<span class="two">the true strength, from 0 to 1, as a judge reads it</span>')

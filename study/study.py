@@ -341,12 +341,6 @@ def judge_rivals(groups, seeds=None, root=""):
             print(f"judged {n}/{len(jobs)}  {lines[0]['seed']}  {lines[0]['variant']}", flush=True)
 
 
-@torch.no_grad()
-def answers(net, *inputs):
-    """net(*inputs), a few at a time."""
-    return ev.in_parts(net, *inputs)
-
-
 def neutral(root):
     """Write to NEUTRAL what two networks say of photographs redrawn by the runs of one dial that are there.
 
@@ -362,7 +356,7 @@ def neutral(root):
     x = data.as_float(test.images[:1000])
 
     def features(x):
-        return answers(lambda x: ev.resnet_features(net, x), x)
+        return ev.in_parts(lambda x: ev.resnet_features(net, x), x)
 
     mean = features(data.as_float(train.images[:2000])).mean(0)
     own = features(x) - mean
@@ -379,8 +373,8 @@ def neutral(root):
             continue
         has = data.load("celeba-hq", config.attr, 64, root)[1].labels[:1000]
         judge, v = judges_of(config, ("aas",)).classifier, ev.asked(has)
-        swapped = answers(trip.load(folder)[0], x, v)
-        said, then = answers(judge, x), answers(judge, swapped)
+        swapped = ev.in_parts(trip.load(folder)[0], x, v)
+        said, then = ev.in_parts(judge, x), ev.in_parts(judge, swapped)
         pairs, r = torch.cat([said.roll(i, 0) - said for i in range(1, 6)]), torch.cat(
             [data.pair_labels(has, has.roll(i, 0)) for i in range(1, 6)])
         attr = {"attr": config.attr[0]}
@@ -1021,7 +1015,7 @@ def draw(root=""):
 def command(argv):
     parser = data.Parser(prog="study.py", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP",
-                        help="some of " + ", ".join(GROUPS) + ", theory, neutral (default: all)")
+                        help=f"some of {', '.join([*GROUPS, *EXTRAS])} (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
                         help="only these seeds (default: all that a group has)")
     parser.add_argument("--root", default="", help="the folder of CelebA-HQ, for photographs")
@@ -1029,7 +1023,7 @@ def command(argv):
     args = parser.parse_args(argv)
     for group in args.groups:
         if group not in [*GROUPS, *EXTRAS]:
-            raise data.InputError(f"unknown group {group!r}: {data.nearest(group, list(GROUPS))}")
+            raise data.InputError(f"unknown group {group!r}: {data.nearest(group, [*GROUPS, *EXTRAS])}")
     groups = [group for group in args.groups or GROUPS if group not in EXTRAS]
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
