@@ -40,7 +40,7 @@ with suppress(ImportError):  # HEIC, as an iPhone writes it
 
 
 class InputError(ValueError):
-    """What was asked for cannot be done. The message is one line: what was given, what is allowed, what to type instead."""
+    """What was asked for cannot be done. The message is one line: what was given, and what to type instead."""
 
 
 class Diverged(ArithmeticError):
@@ -53,7 +53,8 @@ class Data:
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
     The truth, where the data set knows it, is for evaluation only and never for training:
-    strength: float (N, K) in [0, 1]; person: float (N, P), whatever it takes to draw the face again (see `redraw`).
+    strength: float (N, K) in [0, 1]; person: float (N, P), whatever it takes to draw the face again (see
+    `redraw`).
     """
     images: torch.Tensor
     labels: torch.Tensor
@@ -77,12 +78,13 @@ def as_float(images):
 
 
 def read_picture(path, size, half=None, crop=None):
-    """The centre of a picture file, uint8 (3, size, size). half: 0 or 1, of its left or right half; crop: left, top, side."""
+    """The centre of a picture file, uint8 (3, size, size). half: 0, 1: left, right half; crop: left, top, side."""
     picture = open_picture(path)
     w, h = picture.size
     if half is not None:
         if abs(w - 2 * h) > 2:
-            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high; give two squares side by side")
+            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high; give two squares "
+                             f"side by side")
         picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
     if crop:
         picture = picture.crop((*crop[:2], crop[0] + crop[2], crop[1] + crop[2]))
@@ -91,7 +93,7 @@ def read_picture(path, size, half=None, crop=None):
 
 
 def open_picture(path):
-    """A picture file of any mode as an upright PIL image in RGB, white where transparent; InputError if missing or no picture."""
+    """A picture file of any mode as an upright PIL image in RGB, white where transparent; InputError if it is none."""
     try:
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")
@@ -110,7 +112,7 @@ def open_picture(path):
 
 
 def as_bytes(deep):
-    """Grey of 16 bits, 32 or floats as uint8: 0 .. 1, .. 255, .. 1023 or so on to white, or from lowest to highest where that fails."""
+    """Deep grey as uint8: 0 .. 1, .. 255, .. 1023 or so on to white, or from lowest to highest where that fails."""
     deep = np.where(np.isfinite(deep), deep, 0)
     low, high = min(0, deep.min()), deep.max()
     white = next(top for top in (1, *(2 ** bits - 1 for bits in range(8, 34, 2)), high) if high <= top)
@@ -131,8 +133,8 @@ def nearest(name, names):
 def load(name, attrs, size, root="", seed=0, download=False):
     """Load a data set, one of DATASETS, at `size` x `size` pixels with these attributes; root: its folder.
 
-    Returns two Data, train and test: by the data set's own partition if it has one, else 90 % and 10 %, fixed by the seed,
-    and never a person in both where persons are known. download: fetch it first (celeba only).
+    Returns two Data, train and test: by the data set's own partition if it has one, else 90 % and 10 %, fixed by
+    the seed, and never a person in both where persons are known. download: fetch it first (celeba only).
     Raises InputError for an unknown data set, an unknown attribute or one given twice, for files that are not as
     expected, and where there are too few pictures with or without an attribute.
     """
@@ -157,8 +159,8 @@ def load(name, attrs, size, root="", seed=0, download=False):
     for part, split in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):
             if not 2 <= n <= len(part) - 2:
-                raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it and two "
-                                 f"or more without; choose another attribute or add pictures")
+                raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it "
+                                 f"and two or more without; choose another attribute or add pictures")
     if layout and len(train) < 1000:
         team.say(f"note: {len(train)} training pictures are few, and {len(test)} to measure on; thousands are better")
     return train, test
@@ -171,9 +173,9 @@ def split(whole, seed):
 
 
 def hold_out(groups, seed):
-    """Choose 10 % of the groups (of persons, say) for the test part. groups: a name for each of N pictures. Returns bool (N,)."""
+    """Choose 10 % of the groups (persons, say) for the test part: bool (N,). groups: a name for each of N pictures."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    chosen = np.random.RandomState(seed).permutation(len(names)) < len(names) / 10  # (the same in every version of numpy)
+    chosen = np.random.RandomState(seed).permutation(len(names)) < len(names) / 10  # (alike in every numpy)
     return chosen[group]
 
 
@@ -189,9 +191,9 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
     """An endless stream of relative attributes (Sec. 3.1): (x, y, r) with r_k = sign(label_k(y) - label_k(x)).
 
     x, y: float (batch, 3, H, W) in [-1, 1]; r: float (batch, K) in {-1, 0, +1}.
-    Each pair, but for ties, is made to differ in one attribute, chosen at random out of the K: as many +1 as -1, however
-    rare the attribute is. The other attributes fall as they may, r_k = 0 where x and y agree. `ties`: the share of
-    pairs from the same class, r = 0 (Remark 1), for K = 1 only.
+    Each pair, but for ties, is made to differ in one attribute, chosen at random out of the K: as many +1 as -1,
+    however rare the attribute is. The other attributes fall as they may, r_k = 0 where x and y agree. `ties`: the
+    share of pairs from the same class, r = 0 (Remark 1), for K = 1 only.
     Each picture is mirrored with probability 1/2: twice the data for the same faces.
     rng: the CPU torch.Generator that decides all of it (its state is all that a resumed run needs).
     """
@@ -230,7 +232,7 @@ TRAITS = 43  # numbers that make a person, beside the attributes
 
 
 def faces(attrs, size, root="", seed=0, n=10000):
-    """n drawn faces. Every attribute's strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
+    """n drawn faces. A strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
     for name in attrs:
         if name not in FACE_ATTRS:
             raise InputError(f"unknown attribute {name!r}: {nearest(name, FACE_ATTRS)}")
@@ -266,7 +268,7 @@ def region(some, k, steps=11):
 
 
 def draw_faces(person, size, chunk=50):
-    """Draw persons, float32 (n, 4 + TRAITS) with the strengths of FACE_ATTRS first. Returns uint8 (n, 3, size, size)."""
+    """Draw persons, float32 (n, 4 + TRAITS), strengths of FACE_ATTRS first. Returns uint8 (n, 3, size, size)."""
     with ThreadPoolExecutor() as pool:  # numpy works outside the interpreter's lock
         parts = pool.map(lambda i: _draw(person[i:i + chunk], size), range(0, len(person), chunk))
         return torch.from_numpy(np.concatenate(list(parts)))
@@ -368,7 +370,8 @@ def _draw(person, size):
     steep = np.sqrt(1 + (2 * bend * x / mx ** 2) ** 2)  # distance along the normal, not along y
     gap = 0.14 * mouth_open * (1 - t)
     ends = np.abs(x) - mx
-    red = np.minimum(skin * np.float32([0.72, 0.42, 0.42])[:, None, None] + np.float32([0.16, 0, 0.02])[:, None, None], 1)
+    less, more = np.float32([[0.72, 0.42, 0.42], [0.16, 0, 0.02]])[:, :, None, None]
+    red = np.minimum(skin * less + more, 1)
     paint(cover(np.maximum((np.abs(off) - gap - lip * (1 - 0.4 * t)) / steep, ends)), red, rows)
     hole = cover(np.maximum((np.abs(off) - gap) / steep, ends)) * np.minimum(mouth_open * 8, 1)
     paint(hole, 0.12, rows)
@@ -386,7 +389,7 @@ SHORT = {"smile": "smiling", "mouthopen": "mouthslightlyopen", "gender": "male",
 
 
 def columns(attrs, names, source):
-    """The column of each attribute among the names of a data set, compared by letters and digits; it may also be one of SHORT."""
+    """The column of each attribute among a data set's names, by letters and digits; it may also be one of SHORT."""
     def letters(name):
         return re.sub(r"[\W_]", "", name.lower())
 
@@ -416,7 +419,7 @@ def is_picture(path):
 
 
 def pictures(folder):
-    """The paths of the pictures under a folder, in order; tells of files that are none. InputError where no picture is there."""
+    """The paths of the pictures under a folder, in order; tells of others. InputError where all are others."""
     files = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not LEFT_BEHIND.fullmatch(name)]
@@ -436,7 +439,7 @@ def few(names):
 
 
 def find(root, *names):
-    """The path of the one file or folder of one of these names, in root or up to two folders deeper, as zips and drives nest them.
+    """The path of the file or folder of one of these names, in root or up to two folders deeper, as zips nest them.
 
     InputError where there is none, or two.
     """
@@ -445,14 +448,14 @@ def find(root, *names):
                 if not any(map(LEFT_BEHIND.fullmatch, path.relative_to(root).parts))]
 
     for name in names:
-        found = [path for path in below(name) if path.is_file() == bool(path.suffix)]  # (a table.csv may lie in a table.csv/)
+        found = [path for path in below(name) if path.is_file() == bool(path.suffix)]  # (a.csv/a.csv)
         if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
             raise InputError(f"{found[0]} and {found[1]}: name the folder of one of them as --root")
         if found:
             return found[0]
     packed = [path.name for path in below("*") if re.search(r"\.(zip|7z|rar|tar|tgz)(\.\w+)?$", path.name)]
-    raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; {few(os.listdir(root))}"
-                     f"{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
+    raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; "
+                     f"{few(os.listdir(root))}{'; unpack first: ' * bool(packed)}{', '.join(packed[:3])}")
 
 
 def lines_of(path):
@@ -462,12 +465,12 @@ def lines_of(path):
     except UnicodeDecodeError:
         raise InputError(f"{path}: it cannot be read as text; fetch it anew") from None
     if re.match(r"\s*(<!doctype|<html|version https://git-lfs)", text, re.I):  # (Google Drive's quota page)
-        raise InputError(f"{path}: is {text.strip()[:40]!r}..., not the file itself; fetch it anew, by a browser or git lfs pull")
+        raise InputError(f"{path}: is {text.strip()[:40]!r}..., not the file; fetch it by a browser or git lfs pull")
     return (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines()  # (Kaggle's tables have commas)
 
 
 def numbers(path, rows, width):
-    """Texts as float (N, width). rows: line number -> texts; a line that isn't `width` numbers is named in an InputError."""
+    """Texts as float (N, width). rows: line number -> texts; InputError for a line that isn't `width` numbers."""
     found = np.full((len(rows), width), np.nan, np.float32)
     for values, row in zip(found, rows.values()):
         with suppress(ValueError):
@@ -481,9 +484,10 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     """Data of picture files: train and test, in an order fixed by chance.
 
     files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`, if any.
-    The pictures are decoded and resized once, in parallel, into the file root/trip-NAME-SIZEpx.npy, training part first;
-    after that they are mapped from there and need not fit in memory. A file list, file size or date that changed makes it
-    anew; a build that was interrupted goes on where it stopped. Files that are no picture are named and left out.
+    The pictures are decoded and resized once, in parallel, into the file root/trip-NAME-SIZEpx.npy, training part
+    first; after that they are mapped from there and need not fit in memory. A file list, file size or date that
+    changed makes it anew; a build that was interrupted goes on where it stopped. Files that are no picture are
+    named and left out.
     """
     rng, is_test = np.random.RandomState(0), np.asarray(is_test, bool)
     order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
@@ -493,7 +497,7 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
         name_of = os.fsencode(os.path.relpath(files[i], root))  # bytes: it may be no UTF-8
         digest.update(name_of + f" {about.st_size} {about.st_mtime_ns}\n".encode())
     images, broken = decode(Path(root) / f"trip-{name}-{size}px", digest.hexdigest(), len(order),
-                            lambda place: read_picture(files[order[place]], size, halves and halves[order[place]]), size)
+                            lambda i: read_picture(files[order[i]], size, halves and halves[order[i]]), size)
     good = np.delete(order, broken)  # the pictures in the file, row by row
     cut = int((~is_test[good]).sum())
     with warnings.catch_warnings():
@@ -504,17 +508,18 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
 
 
 def decode(path, key, n, read, size, chunk=256):
-    """read(0 .. n - 1), each uint8 (3, size, size), as an array that is mapped from path.npy; made there if it isn't yet.
+    """read(0 .. n - 1), each uint8 (3, size, size), as an array mapped from path.npy; made there if it isn't yet.
 
-    Returns the array, uint8 (n, 3, size, size), and the list of places that could not be read: these are left out, so that
-    as many rows at the end are empty. path.json holds the key, how many pictures are done, and that list: a file of another
-    key is made anew.
+    Returns the array, uint8 (n, 3, size, size), and the list of places that could not be read: these are left
+    out, so that as many rows at the end are empty. path.json holds the key, how many pictures are done, and that
+    list: a file of another key is made anew.
     """
     pictures, state = kept(path, "", key, n, size, "r")
     if pictures is None:
         if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link its files into a "
-                             f"folder of your own, by mkdir mine && ln -s {path.parent.resolve()}/* mine, and type --root mine")
+            raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link its "
+                             f"files into a folder of your own, mkdir mine && ln -s {path.parent.resolve()}/* mine, "
+                             f"and type --root mine")
         with alone(path.parent):
             if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
@@ -540,11 +545,11 @@ def alone(folder):
 
 
 def kept(path, end, key, n, size, mode):
-    """The pictures in path.npy, mapped, and what path.json says of them; two None where they are not these, or damaged."""
+    """The pictures in path.npy, mapped, and what path.json says of them; two None if they are not these, or damaged."""
     try:
         state = json.loads(path.with_suffix(f".json{end}").read_text())
         file = path.with_suffix(f".npy{end}")
-        if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:  # (to write into a file, numpy makes it longer)
+        if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:  # (numpy lengthens what it writes to)
             pictures = np.lib.format.open_memmap(file, mode)
             if pictures.shape == (n, 3, size, size):
                 return pictures, state
@@ -583,8 +588,8 @@ def build(path, key, n, read, size, chunk):
                 else:
                     pictures[place - len(state["broken"])] = picture
             if len(state["broken"]) > 0.01 * n:
-                raise InputError(f"{len(state['broken'])} of the first {places[-1] + 1} pictures under {path.parent} cannot "
-                                 f"be read, more than 1 % of all {n}: mend or remove them")
+                raise InputError(f"{len(state['broken'])} of the first {places[-1] + 1} pictures under {path.parent} "
+                                 f"cannot be read, more than 1 % of all {n}: mend or remove them")
             state["done"] = places[-1] + 1
             pictures.flush()
             part_note.write_text(json.dumps(state))
@@ -609,7 +614,7 @@ def celeba(attrs, size, root, seed):
         raise InputError(f"{path}: says nothing of {missing[0]}; is the file whole?")
     is_test = np.array([part[name] == "2" for name in names])
     if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
-        team.say(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out, chosen by chance")
+        team.say(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out by chance")
         is_test = hold_out(range(len(names)), seed)
     return from_files("celeba", root, files, labels, attrs, size, is_test)
 
@@ -624,15 +629,16 @@ def celeba_hq(attrs, size, root, seed):
 def celeba_labels(path, folder, attrs):
     """An attribute file of CelebA: the number of pictures, the names, then a line a picture with 1 or -1 for each name.
 
-    Kaggle's has no number, and image_id before the names. Returns the names of those pictures that are there, their paths and
-    labels bool (N, K).
+    Kaggle's has no number, and image_id before the names. Returns the names of those pictures that are there,
+    their paths and labels bool (N, K).
     """
     kaggle = path.suffix == ".csv"
     lines = [""] * kaggle + lines_of(path) + ["", ""]
     names = lines[1].split()[kaggle:]
     rows = {i - kaggle: line.split() for i, line in enumerate(lines[2:], 3) if line.strip()}
     if not kaggle and lines[0].strip() != str(len(rows)):
-        raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is the file whole?")
+        raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is "
+                         f"the file whole?")
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
     names, labels = [row[0] for row in rows.values()], values[:, columns(attrs, names, path.name)] > 0
     rows, files = named(names, path, folder)
@@ -642,8 +648,8 @@ def celeba_labels(path, folder, attrs):
 def named(names, table, folder):
     """The pictures under a folder that a table names: the row numbers of those that are there, and their paths.
 
-    They may be of another format, and have other zeros before a number: 00007.png for 7.jpg. Says so where not all are there;
-    InputError where none is, or where all numbers may be off by one.
+    They may be of another format, and have other zeros before a number: 00007.png for 7.jpg. Says so where not
+    all are there; InputError where none is, or where all numbers may be off by one.
     """
     def number(name):
         return os.path.splitext(name)[0].lstrip("0") or "0"
@@ -652,14 +658,16 @@ def named(names, table, folder):
     there, first = {number(name): name for name in paths}, number(names[0]) if names else ""
     from_1 = "0" not in there and {"1", "2", "3"} <= there.keys()
     if first == "0" and from_1 or first == "1" and "0" in there:
-        raise InputError(f"{folder}: begins with {there['1' if from_1 else '0']}, {table.name} with {names[0]}: are all numbers off "
-                         f"by one? Nobody can know; if they are, rename the pictures")
+        raise InputError(f"{folder}: begins with {there['1' if from_1 else '0']}, {table.name} with {names[0]}: are "
+                         f"all numbers off by one? Nobody can know; if they are, rename the pictures")
     found = [(i, paths.get(name) or paths.get(there.get(number(name)))) for i, name in enumerate(names)]
     found = {i: path for i, path in found if path}
     if not found:
-        raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; {few(list(paths))}")
+        raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; "
+                         f"{few(list(paths))}")
     if len(found) < len(names):
-        team.say(f"note: {len(found)} of the {len(names)} pictures that {table.name} names are in {folder}: these are taken")
+        team.say(f"note: {len(found)} of the {len(names)} pictures that {table.name} names are in {folder}: these are "
+                 f"taken")
     return list(found), list(found.values())
 
 
@@ -670,14 +678,15 @@ def lfwa(attrs, size, root, seed):
     names = [name.strip() for name in header.rstrip("\t").split("\t")]
     rows = {i: line.rstrip("\t").split("\t") for i, line in enumerate(lines, 3) if line.strip()}
     if not rows or names[1:3] != ["person", "imagenum"]:
-        raise InputError(f"{path}: its second line should be '#, person, imagenum' and the attributes, with tabs between")
+        raise InputError(f"{path}: its second line should be '#, person, imagenum', the attributes, tabs between")
     names = names[3:]
     values = numbers(path, {i: row[1:] for i, row in rows.items()}, 1 + len(names))
     persons = [row[0].strip().replace(" ", "_") for row in rows.values()]
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
     folder = find(root, "lfw", "lfw_funneled", "lfw-deepfunneled", persons[0])
     folder = folder.parent if folder.name == persons[0] else folder  # (the persons may lie in no such folder)
-    rows, files = named([f"{person}_{int(number):04d}.jpg" for person, number in zip(persons, values[:, 0])], path, folder)
+    names = [f"{person}_{int(number):04d}.jpg" for person, number in zip(persons, values[:, 0])]
+    rows, files = named(names, path, folder)
     return from_files("lfwa", root, files, labels[rows], attrs, size, hold_out([persons[i] for i in rows], seed))
 
 
@@ -707,13 +716,20 @@ def edges_side(files):
 
 def folder(attrs, size, root, seed):
     """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it, 90/10."""
+    def inside(place):
+        return sorted(path.name for path in place.iterdir() if path.is_dir() and not LEFT_BEHIND.fullmatch(path.name))
+
     root = Path(root)
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not LEFT_BEHIND.fullmatch(path.name))
+    classes = inside(root)
+    if len(classes) == 1 and len(inside(root / classes[0])) == 2:  # as zips nest them
+        root /= classes[0]
+        classes = inside(root)
     same = {unicodedata.normalize("NFC", name): name for name in classes}  # macOS may write an umlaut as two characters
     attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
-        raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not {' '.join(attrs)!r}: "
-                         f"there {'is' if len(classes) == 1 else 'are'} {', '.join(classes[:10]) or 'none'}")
+        raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
+                         f"{' '.join(attrs)!r}: there {'is' if len(classes) == 1 else 'are'} "
+                         f"{', '.join(classes[:10]) or 'none'}")
     files = {name: pictures(root / name) for name in classes}
     labels = np.concatenate([np.full((len(files[name]), 1), name == attrs[0]) for name in classes])
     return from_files("folder", root, sum(files.values(), []), labels, attrs, size, hold_out(range(len(labels)), seed))
@@ -727,15 +743,16 @@ def download_celeba(root):
     place = Path(root) / CelebA.base_folder
     try:
         for number, checksum, name in CelebA.file_list:
-            if re.match("list_attr|list_eval", name) or name == "img_align_celeba.zip" and not (place / name[:-4]).is_dir():
+            pictures = name == "img_align_celeba.zip" and not (place / name[:-4]).is_dir()
+            if pictures or re.match("list_attr|list_eval", name):
                 utils.download_file_from_google_drive(number, place, name, checksum)
                 if name.endswith(".zip"):
                     utils.extract_archive(str(place / name))
     except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
-        raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often refuses (a "
-                         f"quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and list_eval_partition.txt "
-                         f"from the CelebA page into {Path(root) / 'celeba'}") from None
+        raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often "
+                         f"refuses (a quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and "
+                         f"list_eval_partition.txt from the CelebA page into {Path(root) / 'celeba'}") from None
 
 
 # name: function(attrs, size, root, seed) -> (train, test), and what lies under root
@@ -758,14 +775,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message):
-        dash = "; a name that begins with - is typed as in --attr=-name or ./-name" if re.search("expected|required", message) else ""
-        raise InputError(f"{message}{dash}; see python {self.prog} --help")
+        if re.search("expected|required", message):
+            message += "; a name that begins with - is typed as in --attr=-name or ./-name"
+        raise InputError(f"{message}; see python {self.prog} --help")
 
 
 def exit_code(program, command, argv):
     """The exit code of command(argv): its own; 2 for a mistake, told in one line; 130 for Ctrl-C."""
     if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8, and a terminal of Windows may know less
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except InputError as error:
@@ -779,7 +797,7 @@ def exit_code(program, command, argv):
         message = "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     except KeyboardInterrupt:
         return 130
-    if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(message, InputError):  # torchrun's others were asked the same
+    if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(message, InputError):  # (others were asked alike)
         print(f"{program}: error: {message}", file=sys.stderr)
     return 2
 
@@ -795,7 +813,7 @@ def in_a_line(error):
 
 
 def teller():
-    """A function that shows a line of progress on stdout: rewritten in place in a terminal, else one every ten seconds."""
+    """A function that shows a line of progress: rewritten in place in a terminal, else one every ten seconds."""
     shown = -10.0
 
     def tell(text):
@@ -833,7 +851,7 @@ def store(state, path):
 def choose_device(name):
     """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
     if name == "auto":
-        mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (before, trip.moved has no gradient there)
+        mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (or trip.moved has no gradient)
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         if torch.device(name).type in ("cpu", "cuda", "mps"):
@@ -915,7 +933,8 @@ class Team:
         try:
             how(*what)
         except RuntimeError as error:
-            raise InputError(f"another process has ended, so all do ({in_a_line(error)}); see above, and go on with --resume") from None
+            raise InputError(f"another process has ended, so all do ({in_a_line(error)}); see above, and go on with "
+                             f"--resume") from None
 
     def average(self, tensors):
         """Each of the tensors becomes its mean over the processes, in one message."""

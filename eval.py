@@ -1,8 +1,8 @@
 """Everything that is measured, drawn or reported: a run while it trains, a picture edited by it, and its final marks.
 
-    python eval.py runs/smile                           all metrics, printed and in runs/smile/eval.json; figures beside it
+    python eval.py runs/smile                           all metrics, to runs/smile/eval.json; figures beside it
     python eval.py runs/smile --metrics ssim ranker     some of them
-    python eval.py runs/smile runs/no-rivals            several runs in one table and one Fig. 7, judged by the first's ranker
+    python eval.py runs/smile runs/no-rivals            several runs in one table, judged by the first's ranker
 
     metric         the question                                                  the answer
     ssim           are the steps of the sweep even? (Eq. 8)                      ssim, ssim_score
@@ -12,7 +12,7 @@
     preservation   what stays as it was?                                         preservation_scores
     truth          how strong is the attribute in truth, and what else moved?    strength_judge, truth_scores
 
-The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (the sweep and +-0.5), K attributes.
+The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (sweep and +-0.5), K attributes.
 The judges are trained once for a data set and kept in runs/judges. Neither they nor the truth touch TRIP's training.
 """
 
@@ -57,7 +57,7 @@ EARLY = 100  # iterations of ranking, as in Fig. 11b
 
 @torch.no_grad()
 def in_parts(function, *inputs):
-    """function(*inputs), (N, ...), computed in parts of few enough pixels for any memory, no gradients; inputs: pictures first."""
+    """function(*inputs), (N, ...), in parts that fit any memory, without gradients; inputs: pictures first."""
     n = max(1, 2 ** 17 // inputs[0][0, 0].numel())
     return torch.cat([function(*part) for part in zip(*(whole.split(n) for whole in inputs))])
 
@@ -78,7 +78,7 @@ def translate(G, x, v):
 
 
 def asked(has):
-    """The paper's footnote 3: v < 0 is asked of pictures that have the attribute, v > 0 of those without (v = 0 of all).
+    """The paper's footnote 3: v < 0 is asked of pictures that have the attribute, v > 0 of others (v = 0 of all).
 
     has: bool tensor. Returns the strength of the swap, -1.0 or 1.0, of the same shape.
     """
@@ -98,11 +98,12 @@ def probe(test_data, device, n=128):
 
 @torch.no_grad()
 def measure(run, x, labels):
-    """What the ranker says of held-out pairs (Fig. 6, 7, 11), by footnote 3. x: float (n, 3, H, W), labels: bool (n, K).
+    """What R says of held-out pairs (Fig. 6, 7, 11), by footnote 3. x: float (n, 3, H, W); labels: bool (n, K).
 
-    Returns two dicts. The outputs: real_plus, real_zero, real_minus (pairs with r = +1, 0, -1), gen_plus, gen_zero,
-    gen_minus (v), each a list of K tensors. The row: their means and, for generated pairs, stds, pair_accuracy, the
-    share of real pairs with r = +-1 whose sign is right (each a list of K numbers), and recon_l1, mean |G(x, 0) - x|.
+    Returns two dicts. The outputs: real_plus, real_zero, real_minus (pairs with r = +1, 0, -1), gen_plus,
+    gen_zero, gen_minus (v), each a list of K tensors. The row: their means and, for generated pairs, stds,
+    pair_accuracy, the share of real pairs with r = +-1 whose sign is right (each a list of K numbers), and
+    recon_l1, mean |G(x, 0) - x|.
     A run without a ranker of this kind (study/rivals.py) has no outputs, and its row has what it measures itself.
     """
     G, R = run.G, run.R
@@ -155,12 +156,12 @@ def keep(run, out, test_data):
 
 
 def watch(run, train_data, test_data, out=None):
-    """trip.train(run, ...), or a rival's training, on this data, measured on held-out pictures now and then. To be iterated over.
+    """trip.train(run, ...), or a rival's training, measured on held-out pictures now and then. To be iterated over.
 
-    Yields a record for each iteration: a dict of `step` and the losses (tensors); where the run was measured, also of
-    what `measure` found. run.history keeps these, with the losses' means since the last one, run.snapshots the raw
-    outputs at the start, after EARLY iterations of ranking and at the end. out: a folder to keep the run in, every
-    `save_every` iterations. Raises Diverged where a loss is not finite.
+    Yields a record for each iteration: a dict of `step` and the losses (tensors); where the run was measured,
+    also of what `measure` found. run.history keeps these, with the losses' means since the last one,
+    run.snapshots the raw outputs at the start, after EARLY iterations of ranking and at the end. out: a folder to
+    keep the run in, every `save_every` iterations. Raises Diverged where a loss is not finite.
     """
     c = run.config
     training = (trip.train(run, data.pairs(train_data, c.batch, run.rng, c.ties, run.device)) if run.R else
@@ -221,7 +222,7 @@ def progress(run):
 
 
 def summarise(run):
-    """The last fifth of the iterations, but at least the last 10 measurements, averaged: the numbers of summary.json."""
+    """The last fifth of the iterations, or the last 10 measurements if these are more, averaged: summary.json."""
     rows = [h for h in run.history if h["step"] > 0.8 * run.config.steps]
     rows = run.history[-max(10, len(rows)):]
     single = len(run.config.attr) == 1
@@ -239,7 +240,8 @@ def summarise(run):
 
 # what a run's folder may hold, this file's figures among it: --overwrite removes all
 FILES = ("trip.pt", "trip.pt.new", "history.csv", "ranker.npz", "ranker.png", "samples.png", "samples.*.png",
-         "summary.json", "dial.html", "dial.gif", "edit.png", "edit.html", "eval.json", "fig*.png", "truth.png", "truth.*.png")
+         "summary.json", "dial.html", "dial.gif", "edit.png", "edit.html", "eval.json", "fig*.png", "truth.png",
+         "truth.*.png")
 
 
 def remove(out):
@@ -261,7 +263,7 @@ def cells(row, attrs):
 
 
 def report(run, out, test_data):
-    """Write what a person looks at: history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json and the dial."""
+    """Write history.csv, ranker.npz, ranker.png (Fig. 11), samples.png (Fig. 5); at the end summary.json, the dial."""
     attrs = [utf_8(attr) for attr in run.config.attr]
     rows = [cells(row, attrs) for row in run.history]
     with open(out / "history.csv", "w", newline="") as file:
@@ -269,8 +271,9 @@ def report(run, out, test_data):
         writer.writeheader()
         writer.writerows(rows)
     if run.R:
-        np.savez(out / "ranker.npz", **{f"{moment}.{name}.{attr}": u.numpy() for moment, outputs in run.snapshots.items()
-                                        for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
+        np.savez(out / "ranker.npz", **{
+            f"{moment}.{name}.{attr}": u.numpy() for moment, outputs in run.snapshots.items()
+            for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
         fig_densities(run).savefig(out / "ranker.png", dpi=100)
     for k, attr in enumerate(attrs):
         fig_strips(run, test_data, k).savefig(out / ("samples.png" if k == 0 else f"samples.{attr}.png"), dpi=100)
@@ -280,7 +283,7 @@ def report(run, out, test_data):
 
 
 def edit(run, out, images, strengths=None, crop=None):
-    """Apply the run to picture files of any size, and write the strip out/edit.png and the page out/edit.html. Returns the exit code 0.
+    """Apply the run to picture files of any size: the strip out/edit.png and the page out/edit.html. Returns 0.
 
     strengths: texts as --v takes them; None: -1, -0.5, 0, 0.5, 1, of one attribute at a time. crop: see `framed`.
     """
@@ -297,8 +300,8 @@ def edit(run, out, images, strengths=None, crop=None):
     if run.config.data == "faces":
         print("note: this run was trained on drawn faces; it cannot be expected to edit a photograph", file=sys.stderr)
     if run.config.data.startswith("celeba"):
-        print("note: this run knows faces as CelebA frames them: upright, the eyes half way down and a quarter of the width apart; "
-              "frame yours alike, by --crop", file=sys.stderr)
+        print("note: this run knows faces as CelebA frames them: upright, the eyes half way down and a quarter of the "
+              "width apart; frame yours alike, by --crop", file=sys.stderr)
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     figure = strips(x, translate(run.G, x, torch.tensor(rows)), names, f"{', '.join(run.config.attr)}: v =")
     figure.savefig(out / "edit.png", dpi=100)
@@ -317,10 +320,12 @@ def framed(path, size, crop=None):
     if crop:
         left, top, side = crop
         if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
-            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at most, TOP + SIZE {h}")
+            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at "
+                             f"most, TOP + SIZE {h}")
     elif w != h:
-        print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {'left and the right' if w > h else 'top and the bottom'} "
-              f"are cut off; --crop LEFT TOP SIZE takes another square", file=sys.stderr)
+        sides = "left and the right" if w > h else "top and the bottom"
+        print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {sides} are cut off; --crop LEFT TOP SIZE "
+              f"takes another square", file=sys.stderr)
     return data.read_picture(path, size, crop=crop)
 
 
@@ -331,7 +336,8 @@ def strength(text, K):
     except ValueError:
         v = []
     if len(v) != K or not all(-100 <= u <= 100 for u in v):
-        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, from -1 to 1, like {','.join(['0.5'] * K)}")
+        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, from -1 to 1, like "
+                         f"{','.join(['0.5'] * K)}")
     return v
 
 
@@ -341,8 +347,8 @@ def strength(text, K):
 def ssim(a, b, data_range=2.0):
     """Structural similarity (Wang et al. 2004): Gaussian window of 11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03.
 
-    a, b: (N, C, H, W), 11 pixels wide and high or more. Returns (N,), 1 for equal pictures: the mean over the channels
-    and over the windows that lie inside the picture.
+    a, b: (N, C, H, W), 11 pixels wide and high or more. Returns (N,), 1 for equal pictures: the mean over the
+    channels and over the windows that lie inside the picture.
     """
     window = torch.exp(-torch.arange(-5.0, 6.0, device=a.device) ** 2 / (2 * 1.5 ** 2))
     window = window / window.sum()
@@ -359,15 +365,15 @@ def ssim(a, b, data_range=2.0):
 
 
 def ssim_score(neighbours):
-    """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. neighbours: (N, 10)."""
+    """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. (N, 10)."""
     return np.asarray(neighbours).std(1).mean().item()
 
 
 def frechet_distance(a, b):
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): between the Gaussians with the means m and covariances S of two sets.
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): of Gaussians with the means m and covariances S of two sets.
 
-    a, b: features (n, d), two rows or more each. Where S_a = A^T A and S_b = B^T B, the trace of the root is the sum of
-    the singular values of A B^T: no root of a matrix, so n may be smaller than d. In double precision.
+    a, b: features (n, d), two rows or more each. Where S_a = A^T A and S_b = B^T B, the trace of the root is the
+    sum of the singular values of A B^T: no root of a matrix, so n may be smaller than d. In double precision.
     """
     a, b = (torch.as_tensor(x).double().cpu() for x in (a, b))
 
@@ -394,15 +400,15 @@ def ranks(x):
 
 
 def where_asked(has):
-    """Footnote 3 along V: which strengths are asked of which pictures. has: bool tensor (N,). Returns bool array (N, V)."""
+    """Footnote 3 along V: which strengths are asked of which pictures, bool array (N, V). has: bool tensor (N,)."""
     return (V == 0) | (np.sign(V) == asked(has).numpy()[:, None])
 
 
 def curve(R, has):
     """Mean and std of R(x, G(x, v)) along V, with footnote 3, and the std within the two classes: arrays (V,).
 
-    R: (N, V); has: bool tensor (N,). Only at v = 0 are both classes asked: there the means of the two may lie apart, as those
-    of a dial that asks for a strength do (see own_scale), and this alone makes a large std.
+    R: (N, V); has: bool tensor (N,). Only at v = 0 are both classes asked: there the means of the two may lie
+    apart, as those of a dial that asks for a strength do (see own_scale), and this alone makes a large std.
     """
     mask, sides = where_asked(has), (has.numpy(), ~has.numpy())
     mean, std = (np.array([getattr(R[mask[:, i], i], name)() for i in range(len(V))]) for name in ("mean", "std"))
@@ -414,8 +420,9 @@ def curve(R, has):
 def shape(mean, std):
     """The shape of a curve along V, numbers that do not depend on how far it reaches; 0 where it reaches nowhere.
 
-    half_step: the share of its range between v = -0.5 and 0.5: 0.5 of a line, 1 of three steps. jump: the same of -0.2 and 0.2:
-    0.2 of a line, 1 of a jump at 0. spread: the mean std at v = +-1 in halves of the range. straight: R^2 of a straight line.
+    half_step: the share of its range between v = -0.5 and 0.5: 0.5 of a line, 1 of three steps. jump: the same of
+    -0.2 and 0.2: 0.2 of a line, 1 of a jump at 0. spread: the mean std at v = +-1 in halves of the range.
+    straight: R^2 of a straight line.
     """
     def at(v):
         return mean[V.tolist().index(v)]
@@ -428,11 +435,11 @@ def shape(mean, std):
 
 
 def own_scale(readings, has):
-    """Readings of an absolute dial, whose v asks for a strength, as if it were a relative one, whose v asks for a change.
+    """Readings of an absolute dial, whose v asks for a strength, as if it were a relative one, that asks for a change.
 
-    readings: (N, V); has: bool tensor (N,). Returns (N, V), columns reordered: to ask a picture that has the attribute for the
-    change v in [-1, 0] is to ask for the strength 1 + 2 v; one without it, for v in [0, 1], -1 + 2 v. So 0 asks for what is
-    there. (What footnote 3 does not ask for is asked as v = 0.)
+    readings: (N, V); has: bool tensor (N,). Returns (N, V), columns reordered: to ask a picture that has the
+    attribute for the change v in [-1, 0] is to ask for the strength 1 + 2 v; one without it, for v in [0, 1],
+    -1 + 2 v. So 0 asks for what is there. (What footnote 3 does not ask for is asked as v = 0.)
     """
     def places(own):
         return [np.abs(V - np.clip(own + 2 * v, -1, 1)).argmin() for v in V]
@@ -441,7 +448,7 @@ def own_scale(readings, has):
 
 
 def ranker_scores(R, has):
-    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; their shape; Pearson's correlation with v.
+    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; their shape; Pearson's with v.
 
     R: (N, V); has: bool tensor (N,).
     """
@@ -454,7 +461,7 @@ def ranker_scores(R, has):
 
 
 def preservation_scores(change, outside):
-    """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known. Both (N, V), pixels in [-1, 1]."""
+    """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known. Both (N, V)."""
     scores = {"recon_l1": change[:, AT_ZERO].mean().item()}
     return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
 
@@ -462,12 +469,13 @@ def preservation_scores(change, outside):
 def truth_scores(seen, before, truth, k, trained):
     """Against the true strengths, in [0, 1] (drawn faces only).
 
-    seen: (N, V, A), the strengths of all A attributes that the judge reads from G(x, v); before: (N, A), from x itself;
-    truth: (N, A), of x; k: the attribute that v stands for; trained: all that the run has a dial for, k among them.
-    Every v is asked of every picture. Leakage: how far the others' strengths, read at v = +-1, are from the truth of x;
-    `leakage_judge` is the same for x itself: the judge's own error. `disentanglement` is a row of a K x K matrix: what
-    turning this dial from -1 to 1 does to each attribute that has a dial. `crossed`: the share of faces that the dial takes
-    across strength 0.5, by v = -1 where x is above it, by v = +1 where x is below.
+    seen: (N, V, A), the strengths of all A attributes that the judge reads from G(x, v); before: (N, A), from x
+    itself; truth: (N, A), of x; k: the attribute that v stands for; trained: all that the run has a dial for, k
+    among them. Every v is asked of every picture. Leakage: how far the others' strengths, read at v = +-1, are
+    from the truth of x; `leakage_judge` is the same for x itself: the judge's own error. `disentanglement` is a
+    row of a K x K matrix: what turning this dial from -1 to 1 does to each attribute that has a dial. `crossed`:
+    the share of faces that the dial takes across strength 0.5, by v = -1 where x is above it, by v = +1 where x
+    is below.
     """
     sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
     above = truth[:, k] > 0.5
@@ -490,7 +498,8 @@ def truth_scores(seen, before, truth, k, trained):
 def fit(net, pictures, targets, loss, steps, batch, lr, tell):
     """Train a judge by Adam; its rate rises and falls once ("one cycle"). Pictures are mirrored at random.
 
-    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar; tell: shows a line of progress.
+    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar; tell: shows a line of
+    progress.
     """
     device = next(net.parameters()).device
     rng = torch.Generator().manual_seed(0)
@@ -508,7 +517,7 @@ def fit(net, pictures, targets, loss, steps, batch, lr, tell):
 
 
 def judge(kind, make, train, device, folder, *about):
-    """The judge `make()` after `train(net)`; the one in `folder`, if it is of the same make and was trained on the same.
+    """The judge `make()` after `train(net)`; the one in `folder`, if it is of the same make and learned from the same.
 
     about: what else decides how it turns out: tensors (pictures, labels) and numbers (of steps ...).
     """
@@ -533,7 +542,7 @@ def judge(kind, make, train, device, folder, *about):
 
 
 def classifier(train_data, device, tell, folder, steps=None):
-    """AAS's judge: a ResNet-18, trained from nothing on the labels of the training pictures. (N, 3, H, W) -> (N, K) logits.
+    """AAS's judge: a ResNet-18, trained from nothing on the training pictures' labels. (N, 3, H, W) -> (N, K) logits.
 
     steps: of 64 pictures; None: 200 for drawn faces, which are soon told apart, 1,500 for photographs.
     """
@@ -572,14 +581,14 @@ def inception(device):
 
 
 class Brighten(nn.Module):
-    """Pixels in [-1, 1] to their square root on [0, 1], back in [-1, 1]: shows what is dark, as a beard on dark skin."""
+    """Pixels in [-1, 1] to their square root on [0, 1], and back: shows what is dark, as a beard on dark skin."""
 
     def forward(self, x):
         return 2 * ((x + 1) / 2).clamp(min=1e-3).sqrt() - 1
 
 
 def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
-    """The judge of the truth: reads the strengths of all data.FACE_ATTRS off a drawn face. (N, 3, size, size) -> (N, 4), about 0 .. 1.
+    """The judge of the truth: a drawn face's strengths of data.FACE_ATTRS. (N, 3, size, size) -> (N, 4), about 0 .. 1.
 
     A plain convolutional network. It learns from drawn faces of its own: no training and no test part has them.
     """
@@ -607,7 +616,7 @@ def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
 
 @dataclass
 class Judges:
-    """Whom the metrics ask; None where no metric does. All take pictures float (n, 3, H, W) and are in evaluation mode."""
+    """Whom the metrics ask; None where no metric does. All take float (n, 3, H, W) and are in evaluation mode."""
     classifier: nn.Module = None  # -> (n, K) logits
     features: object = None  # -> (n, d), for the Frechet distance
     features_name: str = "fid"  # or frechet_resnet18
@@ -631,9 +640,10 @@ def call_judges(metrics, train_data, device, tell, folder):
 
 @torch.no_grad()
 def read(run, k, test, judges, metrics, tell):
-    """All that these metrics need to know of attribute k, read off every test picture x and its translations y, a few at a time.
+    """All that these metrics need to know of attribute k, read off every test picture x and its translations y.
 
-    Returns name -> array (N, ...). "Swapped" is the translation with v = -1 for pictures that have the attribute, +1 for others.
+    Returns name -> array (N, ...). "Swapped" is the translation with v = -1 for pictures that have the attribute,
+    +1 for others.
     """
     outside = None
     if "preservation" in metrics and test.person is not None:
@@ -736,8 +746,9 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
 def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda text: None):
     """Judge the runs in these folders. Returns a list of Results: of each run, of each of its attributes.
 
-    metrics: some of METRICS; None: all that the data set allows. Of several runs, the first one's ranker judges all.
-    root: where the data set is now, if not where it was in training; tell: called with a line of progress. Raises InputError.
+    metrics: some of METRICS; None: all that the data set allows. Of several runs, the first one's ranker judges
+    all. root: where the data set is now, if not where it was in training; tell: called with a line of progress.
+    Raises InputError.
     """
     folders, device = (folder, *others), data.choose_device(device)
     for metric in metrics or ():
@@ -746,16 +757,18 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     runs = [trip.restore(folder, device) for folder in folders]  # before the work begins: are all there, and alike?
     c = runs[0].config
     for folder, run in zip(folders, runs):
-        if (run.config.data, run.config.attr, run.config.size) != (c.data, c.attr, c.size) or not (root or run.config.root == c.root):
-            raise InputError(f"{folder} differs from {folders[0]} in its data set (or --root), attributes or size: evaluate it alone")
+        its = run.config
+        if (its.data, its.attr, its.size) != (c.data, c.attr, c.size) or not (root or its.root == c.root):
+            raise InputError(f"{folder} differs from {folders[0]} in its data set (or --root), attributes or size: "
+                             f"evaluate it alone")
     tell(f"loading the data set {c.data}")
     train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
     if metrics and "truth" in metrics and test.person is None:
         raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
     if not runs[0].R:
         if len(runs) > 1 and not metrics or metrics and "ranker" in metrics:
-            raise InputError(f"{folder} has no ranker, and the first run's judges all: name a run of trip.py first, or --metrics "
-                             f"{' '.join(metric for metric in METRICS if metric != 'ranker')}")
+            raise InputError(f"{folder} has no ranker, and the first run's judges all: name a run of trip.py first, or "
+                             f"--metrics {' '.join(metric for metric in METRICS if metric != 'ranker')}")
         metrics = metrics or [metric for metric in METRICS if metric != "ranker"]
     metrics = metrics or METRICS
     judges = call_judges(metrics, train_data, device, tell, Path(folders[0]).resolve().parent / "judges")
@@ -821,17 +834,19 @@ def fig_box(result):
     """Fig. 6: box plot of R(x, G(x, v)); v < 0 is asked of pictures that have the attribute, v > 0 of those without."""
     figure, axes = canvas()
     mask = where_asked(result.test.labels[:, result.k])
-    boxes = axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
-                         patch_artist=True, medianprops={"color": "black"}, flierprops={"markersize": 3})
+    boxes = axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25,
+                         manage_ticks=False, patch_artist=True, medianprops={"color": "black"},
+                         flierprops={"markersize": 3})
     for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
         box.set_facecolor(colour)
     level(axes, -0.5, 0, 0.5)
-    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5), title=f"{words(result.name)}: generated pairs")
+    axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5),
+             title=f"{words(result.name)}: generated pairs")
     return figure
 
 
 def fig_ranker(results):
-    """Fig. 7: mean and std of the ranker's output against v, for one or several runs, all judged by the first one's ranker."""
+    """Fig. 7: mean and std of R(x, G(x, v)) against v, of one or several runs, all judged by the first one's R."""
     figure, axes = canvas()
     for result, colour in zip(results, PALETTE * len(results)):
         key = "first_" if result.run is not results[0].run else ""
@@ -856,8 +871,9 @@ def fig_grid(run, test, n=3):
     figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
         axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
-        axes.set(xticks=[w * (i + 0.5) for i in range(3)], xticklabels=["-1", "0", "+1"], xlabel=words(run.config.attr[0]),
-                 yticks=[h * (i + 0.5) for i in range(3)], yticklabels=["+1", "0", "-1"], ylabel=words(run.config.attr[1]))
+        axes.set_xticks([w * (i + 0.5) for i in range(3)], ["-1", "0", "+1"])
+        axes.set_yticks([h * (i + 0.5) for i in range(3)], ["+1", "0", "-1"])
+        axes.set(xlabel=words(run.config.attr[0]), ylabel=words(run.config.attr[1]))
         axes.tick_params(length=0)
     return figure
 
@@ -880,7 +896,7 @@ def fig_losses(run):
 
 
 def fig_densities(run):
-    """Fig. 11, for each attribute: densities of the ranker's output at three moments; and its means over the iterations."""
+    """Fig. 11, for each attribute: densities of R's output at three moments; and its means over the iterations."""
     attrs, steps = run.config.attr, [h["step"] for h in run.history]
     figure = Figure(figsize=(9, 6.5 * len(attrs)), layout="constrained")
     grid = figure.add_gridspec(3 * len(attrs), 3)
@@ -906,7 +922,7 @@ def fig_densities(run):
 
 
 def fig_truth(result):
-    """The true strength of the attribute, as the judge reads it, against v; and what happens to the others meanwhile."""
+    """The true strength of the attribute, as the judge reads it, against v; and that of the others."""
     figure, axes = canvas()
     own = data.FACE_ATTRS.index(result.attr)
     for j, (name, colour) in enumerate(zip(data.FACE_ATTRS, PALETTE)):
@@ -926,17 +942,18 @@ def fig_truth(result):
 # The dial: a page that moves
 
 def page(title, words, pictures, dials, quality=90):
-    """A page for a browser, with everything in it: pictures that sliders turn. Returns the text of an HTML file that fetches nothing.
+    """A page for a browser, with all in it: pictures that sliders turn. Returns the text of an HTML file.
 
-    words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of the places of the
-    dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts), `start` (number of a place) and
-    `curves`, dicts of `kind` ("one", "two": colours; "guide": grey), `name`, `low` and `high` (the plot's) and `values`
-    (N, M). Shown are as many pictures as fit a WebP file (16,383 pixels high), at 256 pixels or less.
+    words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of the
+    places of the dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts), `start`
+    (number of a place) and `curves`, dicts of `kind` ("one", "two": colours; "guide": grey), `name`, `low` and
+    `high` (the plot's) and `values` (N, M). Shown are as many pictures as fit a WebP file (16,383 pixels high),
+    at 256 pixels or less.
     """
     pictures = pictures.cpu()
     if pictures.shape[-2] > 256:
-        pictures = F.interpolate(pictures.flatten(0, 1), scale_factor=256 / pictures.shape[-2], mode="bilinear", antialias=True
-                                 ).unflatten(0, pictures.shape[:2])
+        small = F.interpolate(pictures.flatten(0, 1), (256, 256), mode="bilinear", antialias=True)
+        pictures = small.unflatten(0, pictures.shape[:2])
     n, (_, M, _, H, W) = len(dials[0]["places"]), pictures.shape
     pictures = pictures[:16383 * n // (M * H)]
     cells = ((pictures + 1) * 127.5).round().byte().flatten(0, 1).unflatten(0, (-1, n))  # (N M / n, n, 3, H, W)
@@ -949,7 +966,8 @@ def page(title, words, pictures, dials, quality=90):
     plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
     text = PAGE
     for mark, value in {
-            "title": html.escape(title), "words": words, "width": f"{100 * n}", "height": f"{100 * len(cells)}", "ratio": f"{W / H:g}",
+            "title": html.escape(title), "words": words,
+            "width": f"{100 * n}", "height": f"{100 * len(cells)}", "ratio": f"{W / H:g}",
             "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
             "sliders": "\n".join(slider.format(dial["name"], len(dial["places"]) - 1, dial["start"]) for dial in dials),
             "figures": f'<figure><div role="img"></div>{plots}</figure>\n' * len(pictures),
@@ -961,13 +979,14 @@ def page(title, words, pictures, dials, quality=90):
 def dial_page(run, x, strengths=None):
     """The page of the dial: a slider for the run's attribute, with 21 places, or two for the first two, with 9 each.
 
-    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is to be shown.
+    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is to be
+    shown.
     """
     attrs = run.config.attr[:2]
     n, digits, quality = (21, 1, 90) if len(attrs) == 1 else (9, 2, 70)
     us = torch.linspace(-1, 1, n).double().round(decimals=2) + 0.0  # (no -0.0)
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
-    v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)  # the first one is the fastest
+    v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)  # (fastest first)
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W)
     curves, said, words = [[] for _ in attrs], [], ""
     if run.R:  # (a rival has none)
@@ -976,30 +995,33 @@ def dial_page(run, x, strengths=None):
         for k, shown in enumerate(curves):
             shown += [{"kind": "guide", "name": "", "low": -1, "high": 1, "values": v[:, k].expand(len(x), -1) / 2},
                       {"kind": "one", "name": "R", "low": -1, "high": 1, "values": ranked[:, :, k]}]
-        said.append('<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v (grey)')
-        words = " The generator was trained to make R say v of such pairs" + (", and R to say 0." if run.config.lam else ".")
+        said.append('<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, beside half of v '
+                    '(grey)')
+        words = f" The generator was trained to make R say v of such pairs{', and R to say 0' * bool(run.config.lam)}."
     if strengths:
         seen = torch.stack([in_parts(strengths, faces) for faces in y])
         for attr, shown in zip(attrs, curves):
-            shown.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
+            shown.append({"kind": "two", "name": "strength", "low": 0, "high": 1,
+                          "values": seen[:, :, data.FACE_ATTRS.index(attr)]})
         said.append('<span class="two">the true strength, from 0 to 1, as a judge reads it</span>')
     words = f"Below each picture x, against v from -1 to 1: {' and '.join(said)}.{words}" if said else ""
-    dials = [{"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2, "curves": shown}
-             for attr, shown in zip(attrs, curves)]
+    dials = [{"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us], "start": n // 2,
+              "curves": shown} for attr, shown in zip(attrs, curves)]
     return page(" and ".join(dial["name"] for dial in dials) + ", from less to more", words, y, dials, quality)
 
 
 def moving_picture(G, x, attrs, side=160, n=24):
     """G(x, v) with the v of each attribute from -1 to 1 and back: the pictures in a row, v on a slider below them.
 
-    x: float (N, 3, H, W); attrs: the names of G's K attributes. Returns n K PIL images with one palette: as a GIF they are
-    small and do not flicker.
+    x: float (N, 3, H, W); attrs: the names of G's K attributes. Returns n K PIL images with one palette: as a GIF
+    they are small and do not flicker.
     """
     v = -torch.cos(2 * math.pi * torch.arange(n) / n)  # slow at the ends
-    ys = translate(G, x, torch.cat([v[:, None] * row for row in torch.eye(len(attrs))])).cpu().transpose(0, 1)  # (n K, N, 3, H, W)
+    v_all = torch.cat([v[:, None] * row for row in torch.eye(len(attrs))])
+    ys = translate(G, x, v_all).cpu().transpose(0, 1)  # (n K, N, 3, H, W)
     faces = F.interpolate(ys.flatten(0, 1), (side, side), mode="bilinear").unflatten(0, ys.shape[:2])
     faces = F.pad(((faces + 1) * 127.5).round().byte(), (0, 0, 0, 40), value=255)  # room for the slider
-    film = Image.fromarray(faces.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy())  # one frame below the other
+    film = Image.fromarray(faces.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy())  # one below the other
     draw, low, high = ImageDraw.Draw(film), side // 2, film.width - side // 2
     for i in range(len(ys)):
         y, at = i * (side + 40) + side + 18, (low + high + v[i % n].item() * (high - low)) / 2
@@ -1012,7 +1034,7 @@ def moving_picture(G, x, attrs, side=160, n=24):
 
 
 def write_dial(run, out, test_data, strengths=None):
-    """The page out/dial.html of the first six held-out pictures, and out/dial.gif of three. strengths: as dial_page takes it."""
+    """out/dial.html of the first six held-out pictures, out/dial.gif of three. strengths: as dial_page takes it."""
     x = data.as_float(test_data.images[:6]).to(run.device)
     (out / "dial.html").write_text(dial_page(run, x, strengths), encoding="utf-8")
     first, *others = moving_picture(run.G, x[:3], run.config.attr)
@@ -1092,19 +1114,11 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("ranker_mean", "R(x, G(x, v)) at v = -1, -.5, 0, .5, 1", ".2f"),
         ("ranker_std", "  its std", ".3f"),
         ("ranker_pearson", "  its correlation with v", ".3f"),
-        ("ranker_half_step", "  share of its range from -.5 to .5 (a line: .5)", ".2f"),
-        ("ranker_jump", "  the same from -.2 to .2 (a line: .2)", ".2f"),
         ("first_ranker_mean", "the first run's R, the same", ".2f"),
         ("first_ranker_std", "  its std", ".3f"),
         ("first_ranker_std_within", "  at v = 0, within the classes", ".3f"),
         ("first_ranker_pearson", "  its correlation with v", ".3f"),
-        ("first_ranker_half_step", "  share of its range from -.5 to .5", ".2f"),
-        ("first_ranker_jump", "  the same from -.2 to .2", ".2f"),
-        ("first_ranker_spread", "  std at +-1, in halves of its range", ".2f"),
         ("first_own_ranker_mean", "the same R, v counted from the picture's own label", ".2f"),
-        ("first_own_ranker_std", "  its std", ".3f"),
-        ("first_own_ranker_half_step", "  share of its range from -.5 to .5", ".2f"),
-        ("first_own_ranker_jump", "  the same from -.2 to .2", ".2f"),
         ("recon_l1", "L1 of G(x, 0) to x", ".4f"),
         ("own_recon_l1", "  with v the picture's own label", ".4f"),
         ("outside_l1", "L1 of G(x, v) to x outside the region", ".4f"),
@@ -1146,16 +1160,18 @@ def write(results):
         fig_grid(run, results[0].test).savefig(folder / "fig8_grid.png", dpi=100)
     fig_losses(run).savefig(folder / "fig10_losses.png", dpi=100)
     write_dial(run, folder, results[0].test, results[0].judges.strengths)
-    scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed, "device": run.device.type}
+    scores |= {"test_pictures": len(results[0].test), "steps": run.step, "seed": run.config.seed,
+               "device": run.device.type}
     (folder / "eval.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def parse(argv):
     parser = data.Parser(prog="eval.py", description="Judge runs of trip.py by the paper's metrics, and more.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
-    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=f"after the runs, some of {', '.join(METRICS)} (default: all)")
-    parser.add_argument("--root", default="", help="folder of the data set's files (default: where they were in training)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps ... (default: auto, the first there is of cuda, mps, cpu)")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
+    add("--metrics", nargs="+", metavar="METRIC", help=f"after the runs, some of {', '.join(METRICS)} (default: all)")
+    add("--root", default="", help="folder of the data set's files (default: where they were in training)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     return parser.parse_args(argv)
 
 

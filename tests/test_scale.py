@@ -193,6 +193,17 @@ def test_folder_takes_any_format_at_any_depth_and_the_attribute_is_a_folder(tmp_
                                                   for i in numbers(part)]
 
 
+def test_folder_takes_two_folders_in_the_one_that_a_zip_has_made(tmp_path, capsys):
+    folder(tmp_path / "pictures")
+    plain = data.load("folder", ["ships"], 32, tmp_path / "pictures")
+    (tmp_path / "__MACOSX").mkdir()
+    for part, same in zip(data.load("folder", ["ships"], 32, tmp_path), plain):
+        assert torch.equal(part.images, same.images) and torch.equal(part.labels, same.labels)
+    (tmp_path / "pictures" / "third").mkdir()
+    with pytest.raises(data.InputError, match="there is pictures"):
+        data.load("folder", ["ships"], 32, tmp_path)
+
+
 def test_folder_takes_names_as_macos_and_as_old_archives_write_them(tmp_path):
     folder(tmp_path)
     (tmp_path / "ships").rename(tmp_path / unicodedata.normalize("NFD", "Boote für zwei"))
