@@ -398,7 +398,7 @@ def test_tables_and_figures_show_every_method():
     rows, lines = made_up()
     rows = [dict(true_spearman=1.0, true_range=1.0, recon_l1=0.1, seconds=9, aas_judge=98) | row for row in rows]
     assert study.rivals_table(rows).count("\n") == len(study.GROUPS["rivals"][1]) + 1
-    assert study.judged_table(lines).count("\n") == 1 + 2 * (8 + 2)
+    assert study.judged_table(lines).count("\n") == 1 + 2 * (6 + 2)
     assert study.signature_table(rows, lines).count("*holds*") == 15
     shown = [line.get_label() for line in study.fig_rivals(lines).axes[1].lines]
     assert {"TRIP", "fn", "rcgan", "two-critics", "relgan", "v / 2"} <= set(shown) and len(shown) == 5 + 2 + 1
