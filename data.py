@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import torch
@@ -59,8 +58,8 @@ class Data:
     images: torch.Tensor
     labels: torch.Tensor
     attrs: tuple
-    strength: Optional[torch.Tensor] = None
-    person: Optional[np.ndarray] = None
+    strength: torch.Tensor | None = None
+    person: np.ndarray | None = None
 
     def __len__(self):
         return len(self.images)
@@ -75,6 +74,11 @@ class Data:
 def as_float(images):
     """uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape."""
     return images.float() / 127.5 - 1
+
+
+def mirrored(x, rng):
+    """Pictures (B, 3, H, W), each mirrored with probability 1/2."""
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=rng).to(x.device) < 0.5, x.flip(3), x)
 
 
 def read_picture(path, size, half=None, crop=None):
@@ -99,7 +103,7 @@ def open_picture(path):
             warnings.simplefilter("ignore")
             picture = ImageOps.exif_transpose(file)
             if picture.mode[0] in "IF":  # 16 bits and more of grey, which convert() would clip
-                picture = Image.fromarray(as_bytes(np.asarray(picture, float)))
+                picture = Image.fromarray(grey_bytes(np.asarray(picture, float)))
             if picture.mode != "RGB" or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -111,7 +115,7 @@ def open_picture(path):
         raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file") from None
 
 
-def as_bytes(deep):
+def grey_bytes(deep):
     """Deep grey as uint8: 0 .. 1, .. 255, .. 1023 or so on to white, or from lowest to highest where that fails."""
     deep = np.where(np.isfinite(deep), deep, 0)
     low, high = min(0, deep.min()), deep.max()
@@ -139,7 +143,7 @@ def load(name, attrs, size, root="", seed=0, download=False):
     expected, and where there are too few pictures with or without an attribute.
     """
     if name not in DATASETS:
-        raise InputError(f"unknown data set {name!r}: {nearest(name, list(DATASETS))}")
+        raise InputError(f"unknown data set {name!r}: {nearest(name, DATASETS)}")
     if len(set(attrs)) < len(attrs):
         raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
     if download and name != "celeba":
@@ -156,10 +160,10 @@ def load(name, attrs, size, root="", seed=0, download=False):
     train, test = read(tuple(attrs), size, root, seed)
     if team.first:
         team.gather("prepared")
-    for part, split in ((train, "training"), (test, "test")):
+    for part, kind in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):
             if not 2 <= n <= len(part) - 2:
-                raise InputError(f"{n} of {len(part)} {split} pictures have {attr!r}: pairs need two or more with it "
+                raise InputError(f"{n} of {len(part)} {kind} pictures have {attr!r}: pairs need two or more with it "
                                  f"and two or more without; choose another attribute or add pictures")
     if layout and len(train) < 1000:
         team.say(f"note: {len(train)} training pictures are few, and {len(test)} to measure on; thousands are better")
@@ -209,9 +213,7 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
         return order[place.long() + torch.where(has, without[k], 0), k]
 
     def pictures(rows):
-        x = as_float(images[rows.to(images.device)].to(device))
-        mirrored = torch.rand(batch, 1, 1, 1, generator=rng).to(device) < 0.5
-        return torch.where(mirrored, x.flip(3), x)
+        return mirrored(as_float(images[rows.to(images.device)].to(device)), rng)
 
     while True:
         k = torch.randint(K, (batch,), generator=rng)
@@ -231,7 +233,7 @@ HAIR = np.float32([[0.09, 0.07, 0.07], [0.30, 0.18, 0.10], [0.58, 0.27, 0.12], [
 TRAITS = 43  # numbers that make a person, beside the attributes
 
 
-def faces(attrs, size, root="", seed=0, n=10000):
+def faces(attrs, size, seed=0, n=10000):
     """n drawn faces. A strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
     for name in attrs:
         if name not in FACE_ATTRS:
@@ -243,7 +245,7 @@ def faces(attrs, size, root="", seed=0, n=10000):
 
 def drawn(attrs, size, root, seed):
     """10,000 drawn faces, 90/10."""
-    return split(faces(attrs, size, root, seed), seed)
+    return split(faces(attrs, size, seed), seed)
 
 
 def redraw(some, strength):
@@ -256,12 +258,11 @@ def redraw(some, strength):
     return draw_faces(person, some.images.shape[-1])
 
 
-def region(some, k, steps=11):
+def region(some, k):
     """The pixels that attribute k of some.attrs can change: bool (N, 1, H, W), found by drawing all its strengths."""
     low = high = redraw(some, some.strength)
-    for s in torch.linspace(0, 1, steps):
-        strength = some.strength.clone()
-        strength[:, k] = s
+    strength = some.strength.clone()
+    for strength[:, k] in torch.linspace(0, 1, 11):
         picture = redraw(some, strength)
         low, high = torch.minimum(low, picture), torch.maximum(high, picture)
     return (low < high).any(1, keepdim=True)
@@ -418,7 +419,7 @@ def is_picture(path):
         return True
 
 
-def pictures(folder):
+def picture_files(folder):
     """The paths of the pictures under a folder, in order; tells of others. InputError where all are others."""
     files = []
     for place, folders, names in os.walk(folder):
@@ -470,11 +471,11 @@ def lines_of(path):
 
 
 def numbers(path, rows, width):
-    """Texts as float (N, width). rows: line number -> texts; InputError for a line that isn't `width` numbers."""
+    """Float (N, width). rows: line number -> a name and `width` numbers; InputError for a line that isn't so."""
     found = np.full((len(rows), width), np.nan, np.float32)
-    for values, row in zip(found, rows.values()):
+    for values, (_, *texts) in zip(found, rows.values()):
         with suppress(ValueError):
-            values[:] = list(map(float, row)) if len(row) == width else np.nan
+            values[:] = list(map(float, texts)) if len(texts) == width else np.nan
     for i in np.flatnonzero(~np.isfinite(found).all(1)):
         raise InputError(f"{path}, line {list(rows)[i]}: expected a name and {width} numbers; is the file whole?")
     return found
@@ -489,7 +490,7 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     changed makes it anew; a build that was interrupted goes on where it stopped. Files that are no picture are
     named and left out.
     """
-    rng, is_test = np.random.RandomState(0), np.asarray(is_test, bool)
+    rng = np.random.RandomState(0)
     order = np.concatenate([rng.permutation(np.flatnonzero(~is_test)), rng.permutation(np.flatnonzero(is_test))])
     digest = hashlib.sha256(repr((size, halves)).encode())
     for i in order:
@@ -503,7 +504,7 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's: the array cannot be written to; nobody does
         images = torch.from_numpy(images)
-    whole = Data(images[:len(good)], torch.from_numpy(np.asarray(labels)[good]), attrs)
+    whole = Data(images[:len(good)], torch.from_numpy(labels[good]), attrs)
     return whole[:cut], whole[cut:]
 
 
@@ -514,16 +515,16 @@ def decode(path, key, n, read, size, chunk=256):
     out, so that as many rows at the end are empty. path.json holds the key, how many pictures are done, and that
     list: a file of another key is made anew.
     """
-    pictures, state = kept(path, "", key, n, size, "r")
+    pictures, state = kept(path, "", key, n, size)
     if pictures is None:
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"{path.parent}: cannot write there, where the resized pictures are to be kept: link its "
                              f"files into a folder of your own, mkdir mine && ln -s {path.parent.resolve()}/* mine, "
                              f"and type --root mine")
         with alone(path.parent):
-            if kept(path, "", key, n, size, "r")[0] is None:  # (another process may have made it meanwhile)
+            if kept(path, "", key, n, size)[0] is None:  # (another process may have made it meanwhile)
                 build(path, key, n, read, size, chunk)
-        pictures, state = kept(path, "", key, n, size, "r")
+        pictures, state = kept(path, "", key, n, size)
     return pictures, state["broken"]
 
 
@@ -531,12 +532,10 @@ def decode(path, key, n, read, size, chunk=256):
 def alone(folder):
     """Within it, no other process of this machine is, for this folder: a second one waits (not on Windows)."""
     lock = None
-    try:
+    with suppress(ImportError, OSError):  # Windows; a network's disk that knows no locks
         import fcntl
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    except (ImportError, OSError):  # Windows; a network's disk that knows no locks
-        pass
     try:
         yield
     finally:
@@ -544,17 +543,15 @@ def alone(folder):
             os.close(lock)
 
 
-def kept(path, end, key, n, size, mode):
+def kept(path, end, key, n, size):
     """The pictures in path.npy, mapped, and what path.json says of them; two None if they are not these, or damaged."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         state = json.loads(path.with_suffix(f".json{end}").read_text())
         file = path.with_suffix(f".npy{end}")
         if state["key"] == key and file.stat().st_size > n * 3 * size ** 2:  # (numpy lengthens what it writes to)
-            pictures = np.lib.format.open_memmap(file, mode)
+            pictures = np.lib.format.open_memmap(file, "r+" if end else "r")
             if pictures.shape == (n, 3, size, size):
                 return pictures, state
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return None, None
 
 
@@ -567,7 +564,7 @@ def build(path, key, n, read, size, chunk):
             return error
 
     part, part_note = path.with_suffix(".npy.part"), path.with_suffix(".json.part")
-    pictures, state = kept(path, ".part", key, n, size, "r+")
+    pictures, state = kept(path, ".part", key, n, size)
     if pictures is None:
         part_note.unlink(missing_ok=True)  # of an older build
         gigabytes = n * 3 * size ** 2 / 1e9
@@ -639,7 +636,7 @@ def celeba_labels(path, folder, attrs):
     if not kaggle and lines[0].strip() != str(len(rows)):
         raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is "
                          f"the file whole?")
-    values = numbers(path, {i: row[1:] for i, row in rows.items()}, len(names))
+    values = numbers(path, rows, len(names))
     names, labels = [row[0] for row in rows.values()], values[:, columns(attrs, names, path.name)] > 0
     rows, files = named(names, path, folder)
     return [names[i] for i in rows], files, labels[rows]
@@ -654,7 +651,7 @@ def named(names, table, folder):
     def number(name):
         return os.path.splitext(name)[0].lstrip("0") or "0"
 
-    paths = {os.path.basename(path): path for path in pictures(folder)}
+    paths = {os.path.basename(path): path for path in picture_files(folder)}
     there, first = {number(name): name for name in paths}, number(names[0]) if names else ""
     from_1 = "0" not in there and {"1", "2", "3"} <= there.keys()
     if first == "0" and from_1 or first == "1" and "0" in there:
@@ -664,7 +661,7 @@ def named(names, table, folder):
     found = {i: path for i, path in found if path}
     if not found:
         raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names; "
-                         f"{few(list(paths))}")
+                         f"{few(paths)}")
     if len(found) < len(names):
         team.say(f"note: {len(found)} of the {len(names)} pictures that {table.name} names are in {folder}: these are "
                  f"taken")
@@ -680,7 +677,7 @@ def lfwa(attrs, size, root, seed):
     if not rows or names[1:3] != ["person", "imagenum"]:
         raise InputError(f"{path}: its second line should be '#, person, imagenum', the attributes, tabs between")
     names = names[3:]
-    values = numbers(path, {i: row[1:] for i, row in rows.items()}, 1 + len(names))
+    values = numbers(path, rows, 1 + len(names))
     persons = [row[0].strip().replace(" ", "_") for row in rows.values()]
     labels = values[:, 1:][:, columns(attrs, names, path.name)] > 0
     folder = find(root, "lfw", "lfw_funneled", "lfw-deepfunneled", persons[0])
@@ -693,7 +690,7 @@ def lfwa(attrs, size, root, seed):
 def edges2shoes(attrs, size, root, seed):
     """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
-    train, val = pictures(find(root, "train")), pictures(find(root, "val", "test"))
+    train, val = picture_files(find(root, "train")), picture_files(find(root, "val", "test"))
     edges = edges_side(train)
     files = [file for file in train + val for _ in range(2)]
     halves = [edges, 1 - edges] * (len(files) // 2)
@@ -730,7 +727,7 @@ def folder(attrs, size, root, seed):
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
                          f"{' '.join(attrs)!r}: there {'is' if len(classes) == 1 else 'are'} "
                          f"{', '.join(classes[:10]) or 'none'}")
-    files = {name: pictures(root / name) for name in classes}
+    files = {name: picture_files(root / name) for name in classes}
     labels = np.concatenate([np.full((len(files[name]), 1), name == attrs[0]) for name in classes])
     return from_files("folder", root, sum(files.values(), []), labels, attrs, size, hold_out(range(len(labels)), seed))
 
@@ -752,7 +749,7 @@ def download_celeba(root):
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
         raise InputError(f"{name} could not be fetched ({reason}): it needs pip install gdown, and Google Drive often "
                          f"refuses (a quota); by hand, get img_align_celeba.zip (unpacked), list_attr_celeba.txt and "
-                         f"list_eval_partition.txt from the CelebA page into {Path(root) / 'celeba'}") from None
+                         f"list_eval_partition.txt from the CelebA page into {place}") from None
 
 
 # name: function(attrs, size, root, seed) -> (train, test), and what lies under root
@@ -853,11 +850,9 @@ def choose_device(name):
     if name == "auto":
         mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (or trip.moved has no gradient)
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
+    with suppress(RuntimeError, AssertionError):  # AssertionError: torch without cuda
         if torch.device(name).type in ("cpu", "cuda", "mps"):
             return torch.zeros(1, device=name).device  # cuda:0 for cuda
-    except (RuntimeError, AssertionError):  # AssertionError: torch without cuda
-        pass
     raise InputError(f"--device {name}: there is none on this machine; type --device cpu, or leave it out")
 
 

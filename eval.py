@@ -24,6 +24,7 @@ import io
 import json
 import math
 import pickle
+import re
 import shutil
 import sys
 import time
@@ -225,12 +226,11 @@ def summarise(run):
     """The last fifth of the iterations, or the last 10 measurements if these are more, averaged: summary.json."""
     rows = [h for h in run.history if h["step"] > 0.8 * run.config.steps]
     rows = run.history[-max(10, len(rows)):]
-    single = len(run.config.attr) == 1
     summary = {}
     for name in rows[-1]:
         if name in ("recon_l1", "pair_accuracy") or name.startswith(("real_", "gen_")):
             mean = np.mean([h[name] for h in rows], 0)
-            summary[name] = mean.item() if np.ndim(mean) == 0 or single else mean.tolist()
+            summary[name] = mean.item() if mean.size == 1 else mean.tolist()
     return summary | {"seconds": run.seconds, "steps": run.step, "seed": run.config.seed, "device": run.device.type,
                       "config": asdict(run.config)}
 
@@ -344,7 +344,7 @@ def strength(text, K):
 # ------------------------------------------------------------------------------------------------------------
 # Measures
 
-def ssim(a, b, data_range=2.0):
+def ssim(a, b):
     """Structural similarity (Wang et al. 2004): Gaussian window of 11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03.
 
     a, b: (N, C, H, W), 11 pixels wide and high or more. Returns (N,), 1 for equal pictures: the mean over the
@@ -359,14 +359,14 @@ def ssim(a, b, data_range=2.0):
 
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b, cov = blur(a * a) - mean_a ** 2, blur(b * b) - mean_b ** 2, blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    c1, c2 = 0.02 ** 2, 0.06 ** 2  # K1, K2 times the range of the pixels, 2
     s = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a ** 2 + mean_b ** 2 + c1) * (var_a + var_b + c2))
     return s.mean((1, 2, 3))
 
 
 def ssim_score(neighbours):
     """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. (N, 10)."""
-    return np.asarray(neighbours).std(1).mean().item()
+    return neighbours.std(1).mean().item()
 
 
 def frechet_distance(a, b):
@@ -411,7 +411,7 @@ def curve(R, has):
     apart, as those of a dial that asks for a strength do (see own_scale), and this alone makes a large std.
     """
     mask, sides = where_asked(has), (has.numpy(), ~has.numpy())
-    mean, std = (np.array([getattr(R[mask[:, i], i], name)() for i in range(len(V))]) for name in ("mean", "std"))
+    mean, std = R.mean(0, where=mask), R.std(0, where=mask)
     within = std.copy()
     within[AT_ZERO] = np.sqrt(sum(side.mean() * R[side, AT_ZERO].var() for side in sides))
     return mean, std, within
@@ -424,14 +424,11 @@ def shape(mean, std):
     -0.2 and 0.2: 0.2 of a line, 1 of a jump at 0. spread: the mean std at v = +-1 in halves of the range.
     straight: R^2 of a straight line.
     """
-    def at(v):
-        return mean[V.tolist().index(v)]
-
-    reach = at(1.0) - at(-1.0)
-    half_step, jump, spread = (u / reach if reach else 0.0 for u in (
-        at(0.5) - at(-0.5), at(0.2) - at(-0.2), std[[0, -1]].mean() * 2))
+    at = dict(zip(V.tolist(), mean.tolist()))
+    reach = at[1.0] - at[-1.0]
+    parts = {"half_step": at[0.5] - at[-0.5], "jump": at[0.2] - at[-0.2], "spread": 2 * std[[0, -1]].mean().item()}
     straight = correlation(mean[AT_SWEEP], np.array(SWEEP)) ** 2
-    return {"half_step": float(half_step), "jump": float(jump), "spread": float(spread), "straight": straight.item()}
+    return {name: u / reach if reach else 0.0 for name, u in parts.items()} | {"straight": straight.item()}
 
 
 def own_scale(readings, has):
@@ -489,7 +486,7 @@ def truth_scores(seen, before, truth, k, trained):
             "leakage": np.abs(seen[:, [0, -1]] - truth[:, None])[:, :, others].mean().item(),
             "leakage_judge": error[:, others].mean().item(),
             "judge_error": error.mean(0).tolist(),
-            "judge_r2": (1 - ((before - truth) ** 2).mean(0) / truth.var(0).clip(1e-12)).tolist()}
+            "judge_r2": (1 - (error ** 2).mean(0) / truth.var(0).clip(1e-12)).tolist()}
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -507,10 +504,9 @@ def fit(net, pictures, targets, loss, steps, batch, lr, tell):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     rows = torch.cat([torch.randperm(len(pictures), generator=rng) for _ in range(steps * batch // len(pictures) + 1)])
     for step, part in enumerate(rows[:steps * batch].split(batch)):
-        x, target = data.as_float(pictures[part]).to(device), targets[part].to(device)
-        mirrored = torch.rand(len(x), 1, 1, 1, generator=rng).to(device) < 0.5
+        x, target = data.mirrored(data.as_float(pictures[part]).to(device), rng), targets[part].to(device)
         optimizer.zero_grad()
-        loss(net(torch.where(mirrored, x.flip(3), x)), target).backward()
+        loss(net(x), target).backward()
         optimizer.step()
         schedule.step()
         tell(f"{step + 1}/{steps}")
@@ -557,9 +553,9 @@ def classifier(train_data, device, tell, folder, steps=None):
                  pictures[::max(1, len(pictures) // 500)], labels, steps)
 
 
-def resnet_features(net, x):
-    """What the ResNet-18 sees before its last layer. x: (N, 3, H, W). Returns (N, 512)."""
-    return nn.Sequential(*list(net.children())[:-1], nn.Flatten())(x)
+def resnet_features(net):
+    """The ResNet-18 without its last layer: (N, 3, H, W) -> (N, 512)."""
+    return nn.Sequential(*list(net.children())[:-1], nn.Flatten())
 
 
 def inception(device):
@@ -596,8 +592,8 @@ def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
         return data.faces(data.FACE_ATTRS, size, seed=1, n=n)
 
     def make():
-        layers, channels = [Brighten()], [3, 24, 48, 96, 96, 96, 96, 96, 96]
-        for c, d in list(zip(channels, channels[1:]))[:int(math.log2(size)) - 2]:  # ends at 4 x 4, as the ranker does
+        layers, channels = [Brighten()], [3, 24, 48, *[96] * 6][:int(math.log2(size)) - 1]
+        for c, d in zip(channels, channels[1:]):  # ends at 4 x 4, as the ranker does
             layers += [nn.Conv2d(c, d, 4, 2, 1), nn.BatchNorm2d(d), nn.ReLU()]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * d, 256), nn.BatchNorm1d(256), nn.ReLU(),
                              nn.Linear(256, len(data.FACE_ATTRS)))
@@ -632,7 +628,7 @@ def call_judges(metrics, train_data, device, tell, folder):
     if "aas" in metrics or ("fid" in metrics and not judges.features):
         judges.classifier = classifier(train_data, device, tell, folder)
     if "fid" in metrics and not judges.features:
-        judges.features, judges.features_name = lambda x: resnet_features(judges.classifier, x), "frechet_resnet18"
+        judges.features, judges.features_name = resnet_features(judges.classifier), "frechet_resnet18"
     if "truth" in metrics and train_data.person is not None:
         judges.strengths = strength_judge(train_data.images.shape[-1], device, tell, folder)
     return judges
@@ -648,13 +644,12 @@ def read(run, k, test, judges, metrics, tell):
     outside = None
     if "preservation" in metrics and test.person is not None:
         outside = ~data.region(test, k).to(run.device)  # (N, 1, H, W): beyond the attribute's reach
-    v = torch.zeros(len(V), len(run.config.attr))
-    v[:, k] = torch.from_numpy(V)
+    v = torch.from_numpy(V)[:, None] * torch.eye(len(run.config.attr))[k]
     readings = defaultdict(list)
     for rows in torch.arange(len(test)).split(16):
         x = data.as_float(test.images[rows]).to(run.device)
         y = translate(run.G, x, v)  # (n, V, 3, H, W)
-        swapped = y[torch.arange(len(x)), torch.where(asked(test.labels[rows, k]) < 0, 0, len(V) - 1)]
+        swapped = y[torch.arange(len(x)), torch.where(test.labels[rows, k], 0, len(V) - 1)]
         now = {}
         if "ssim" in metrics:
             now["ssim"] = torch.stack([ssim(y[:, i], y[:, j]) for i, j in zip(AT_SWEEP, AT_SWEEP[1:])], 1)
@@ -712,7 +707,6 @@ class Result:
 
 def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
     """Judge one run on the test part. Returns a list of Results, one for each attribute. judges: see `call_judges`."""
-    run.G.eval(), run.R and run.R.eval()
     absolute = getattr(run, "absolute", False)  # of a rival: whether v is a strength, not a change
     results = []
     for k, attr in enumerate(test.attrs):
@@ -743,14 +737,14 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
     return results
 
 
-def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda text: None):
+def evaluate(*folders, metrics=None, device="auto", root="", tell=lambda text: None):
     """Judge the runs in these folders. Returns a list of Results: of each run, of each of its attributes.
 
     metrics: some of METRICS; None: all that the data set allows. Of several runs, the first one's ranker judges
     all. root: where the data set is now, if not where it was in training; tell: called with a line of progress.
     Raises InputError.
     """
-    folders, device = (folder, *others), data.choose_device(device)
+    device = data.choose_device(device)
     for metric in metrics or ():
         if metric not in METRICS:
             raise InputError(f"unknown metric {metric!r}: {data.nearest(metric, METRICS)}")
@@ -765,12 +759,11 @@ def evaluate(folder, *others, metrics=None, device="auto", root="", tell=lambda 
     train_data, test = data.load(c.data, c.attr, c.size, root or c.root)
     if metrics and "truth" in metrics and test.person is None:
         raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; only those of drawn faces")
-    if not runs[0].R:
-        if len(runs) > 1 and not metrics or metrics and "ranker" in metrics:
-            raise InputError(f"{folder} has no ranker, and the first run's judges all: name a run of trip.py first, or "
-                             f"--metrics {' '.join(metric for metric in METRICS if metric != 'ranker')}")
-        metrics = metrics or [metric for metric in METRICS if metric != "ranker"]
-    metrics = metrics or METRICS
+    unranked = [metric for metric in METRICS if metric != "ranker"]
+    if not runs[0].R and ("ranker" in metrics if metrics else len(runs) > 1):
+        raise InputError(f"{folders[0]} has no ranker, and the first run's judges all: name a run of trip.py first, or "
+                         f"--metrics {' '.join(unranked)}")
+    metrics = metrics or (METRICS if runs[0].R else unranked)
     judges = call_judges(metrics, train_data, device, tell, Path(folders[0]).resolve().parent / "judges")
     results = []
     for folder, run in zip(folders, runs):
@@ -786,9 +779,9 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # 
 COLOURS = {"plus": PALETTE[1], "zero": "#999999", "minus": PALETTE[0]}  # r or v = +1, 0, -1
 
 
-def canvas(columns=1, height=4.5):
-    figure = Figure(figsize=(8, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
+def canvas(columns=1, height=4.5, width=8, **options):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, **options)
 
 
 def utf_8(name):
@@ -807,14 +800,17 @@ def level(axes, *targets):
         axes.axhline(u, color="black", lw=0.8, ls=":", zorder=0)
 
 
+def tiled(pictures):
+    """Rows of pictures as one picture: a tensor (n, m, 3, H, W) -> an array (n H, m W, 3)."""
+    return pictures.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()
+
+
 def strips(x, ys, names, title):
     """A row for each picture, the input and then its translations. x: (N, 3, H, W); ys: (N, M, 3, H, W)."""
     rows = torch.cat([x[:, None], ys], 1).cpu()
     n, m, _, h, w = rows.shape
-    picture = rows.permute(0, 3, 1, 4, 2).reshape(n * h, m * w, 3)              # the pictures side by side
-    figure = Figure(figsize=(m * max(w, 90) / 100, n * max(h, 90) / 100 + 0.4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow((picture.numpy() + 1) / 2, interpolation="nearest")
+    figure, axes = canvas(1, n * max(h, 90) / 100 + 0.4, m * max(w, 90) / 100)
+    axes.imshow((tiled(rows) + 1) / 2, interpolation="nearest")
     axes.set_xticks([w * (i + 0.5) for i in range(m)], ["input", *names])
     axes.set_yticks([])
     axes.tick_params(length=0)
@@ -824,8 +820,7 @@ def strips(x, ys, names, title):
 
 def fig_strips(run, test, k=0, n=8):
     """Fig. 5: the first n test pictures and their sweep by the dial of attribute k, a row each."""
-    v = torch.zeros(len(SWEEP), len(run.config.attr))
-    v[:, k] = torch.tensor(SWEEP)
+    v = torch.tensor(SWEEP)[:, None] * torch.eye(len(run.config.attr))[k]
     x = data.as_float(test.images[:n]).to(run.device)
     return strips(x, translate(run.G, x, v), [f"{u:+.1f}" for u in SWEEP], f"{run.config.attr[k]}: v =")
 
@@ -870,7 +865,7 @@ def fig_grid(run, test, n=3):
     h, w = y.shape[3:]
     figure, grids = canvas(n, 8 / n + 0.1)
     for axes, cells in zip(np.atleast_1d(grids), y.cpu()):
-        axes.imshow((cells.unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).reshape(3 * h, 3 * w, 3).numpy() + 1) / 2)
+        axes.imshow((tiled(cells.unflatten(0, (3, 3))) + 1) / 2)
         axes.set_xticks([w * (i + 0.5) for i in range(3)], ["-1", "0", "+1"])
         axes.set_yticks([h * (i + 0.5) for i in range(3)], ["+1", "0", "-1"])
         axes.set(xlabel=words(run.config.attr[0]), ylabel=words(run.config.attr[1]))
@@ -957,23 +952,20 @@ def page(title, words, pictures, dials, quality=90):
     n, (_, M, _, H, W) = len(dials[0]["places"]), pictures.shape
     pictures = pictures[:16383 * n // (M * H)]
     cells = ((pictures + 1) * 127.5).round().byte().flatten(0, 1).unflatten(0, (-1, n))  # (N M / n, n, 3, H, W)
-    Image.fromarray(cells.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()).save(
-        file := io.BytesIO(), "WebP", quality=quality)
+    Image.fromarray(tiled(cells)).save(file := io.BytesIO(), "WebP", quality=quality)
     for curve in (curve for dial in dials for curve in dial["curves"]):
         curve["values"] = [[round(u, 2) for u in row] for row in torch.as_tensor(curve["values"]).tolist()]
     dials = [dial | {"name": html.escape(dial["name"])} for dial in dials]
     slider = '<label>{} <input type="range" min="0" max="{}" value="{}"><output></output></label>'
     plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
-    text = PAGE
-    for mark, value in {
-            "title": html.escape(title), "words": words,
-            "width": f"{100 * n}", "height": f"{100 * len(cells)}", "ratio": f"{W / H:g}",
-            "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
-            "sliders": "\n".join(slider.format(dial["name"], len(dial["places"]) - 1, dial["start"]) for dial in dials),
-            "figures": f'<figure><div role="img"></div>{plots}</figure>\n' * len(pictures),
-            "data": json.dumps({"rows": len(cells), "dials": dials})}.items():
-        text = text.replace(f"@{mark}@", value)
-    return text
+    marks = {
+        "title": html.escape(title), "words": words,
+        "width": f"{100 * n}", "height": f"{100 * len(cells)}", "ratio": f"{W / H:g}",
+        "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
+        "sliders": "\n".join(slider.format(dial["name"], len(dial["places"]) - 1, dial["start"]) for dial in dials),
+        "figures": f'<figure><div role="img"></div>{plots}</figure>\n' * len(pictures),
+        "data": json.dumps({"rows": len(cells), "dials": dials})}
+    return re.sub("@([a-z]+)@", lambda mark: marks[mark[1]], PAGE)
 
 
 def dial_page(run, x, strengths=None):
@@ -1021,7 +1013,7 @@ def moving_picture(G, x, attrs, side=160, n=24):
     ys = translate(G, x, v_all).cpu().transpose(0, 1)  # (n K, N, 3, H, W)
     faces = F.interpolate(ys.flatten(0, 1), (side, side), mode="bilinear").unflatten(0, ys.shape[:2])
     faces = F.pad(((faces + 1) * 127.5).round().byte(), (0, 0, 0, 40), value=255)  # room for the slider
-    film = Image.fromarray(faces.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy())  # one below the other
+    film = Image.fromarray(tiled(faces))  # one below the other
     draw, low, high = ImageDraw.Draw(film), side // 2, film.width - side // 2
     for i in range(len(ys)):
         y, at = i * (side + 40) + side + 18, (low + high + v[i % n].item() * (high - low)) / 2
@@ -1060,10 +1052,12 @@ PAGE = """<!doctype html>
   figure { margin: 0; font-variant-numeric: tabular-nums }
   figure div { aspect-ratio: @ratio@; background: url(@sprite@) 0 0 / @width@% @height@% }
   figure p { margin: 0 0 .6rem; white-space: pre-line }
-  svg { display: block; width: 100%; max-height: 8rem; margin-top: .3rem; background: color-mix(in srgb, CanvasText 7%, Canvas) }
+  svg { display: block; width: 100%; max-height: 8rem; margin-top: .3rem;
+    background: color-mix(in srgb, CanvasText 7%, Canvas) }
   path { fill: none; stroke: GrayText; stroke-width: .03 }
   .one { color: var(--one) } .two { color: var(--two) }
-  .one path, .two path { stroke: currentColor; stroke-width: .06 } circle { fill: currentColor } .guide circle { display: none }
+  .one path, .two path { stroke: currentColor; stroke-width: .06 }
+  circle { fill: currentColor } .guide circle { display: none }
 </style>
 <h1>@title@</h1>
 <form>@sliders@</form>
@@ -1088,7 +1082,8 @@ PAGE = """<!doctype html>
           const y = i => (.6 - 1.2 * (value(i) - low) / (high - low)).toFixed(3);
           plot += `<g class="${kind}"><path d="M${dial.places.map((_, i) => `${x(dial, i)},${y(i)}`).join("L")}"/>
             <circle cx="${x(dial, at[k])}" cy="${y(at[k])}" r=".09"/></g>`;
-          if (name) said += `\\n<span class="${kind}">${name} ${low < 0 && now >= 0 ? "+" : ""}${now.toFixed(2)}</span>`;
+          const sign = low < 0 && now >= 0 ? "+" : "";
+          if (name) said += `\\n<span class="${kind}">${name} ${sign}${now.toFixed(2)}</span>`;
         }
         parts[2 * k].innerHTML = plot;
         parts[2 * k + 1].innerHTML = said.trim();

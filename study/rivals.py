@@ -84,9 +84,8 @@ def draw(train_data, n, rng, device):
     """Endless batches of n training pictures x, mirrored at random as in data.pairs, and their labels y."""
     while True:
         rows = torch.randint(len(train_data), (n,), generator=rng)
-        x = data.as_float(train_data.images[rows].to(device))
-        mirrored = torch.rand(n, 1, 1, 1, generator=rng).to(device) < 0.5
-        yield torch.where(mirrored, x.flip(3), x), train_data.labels[rows].float().to(device)
+        x = data.mirrored(data.as_float(train_data.images[rows].to(device)), rng)
+        yield x, train_data.labels[rows].float().to(device)
 
 
 class Rival(trip.Run):

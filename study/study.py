@@ -10,11 +10,11 @@
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last fifth
 of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes their
 mean; of photographs the first 1,000 held out. study_curves.csv has the means of R over the iterations of some
-groups (CURVED). To do a run anew, delete its line. The runs themselves are kept in runs/study, their judges in
-runs/judges. What two rankers say of the rivals stands in study_rivals.csv. `theory` trains fresh rankers on the
-generator of a run of `starts` and writes study_theory.csv; `neutral --root DIR` asks networks that no run knows
-about the photographs that are there, and writes study_neutral.csv. Figures go to study/figures, tables to
-README.md and study/README.md.
+groups (CURVED). To do a run anew, delete its lines in all tables. The runs themselves are kept in runs/study,
+their judges in runs/judges. What two rankers say of the rivals stands in study_rivals.csv. `theory` trains fresh
+rankers on the generator of a run of `starts` and writes study_theory.csv; `neutral --root DIR` asks networks that
+no run knows about the photographs that are there, and writes study_neutral.csv. Figures go to study/figures,
+tables to README.md and study/README.md.
 """
 
 import csv
@@ -26,13 +26,11 @@ import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -127,15 +125,16 @@ GROUPS = {
 CURVED = ("claim", "starts", "trap", "time", "person", "ablation", "photos", "photo_time")
 
 
-def configs(group):
-    """The runs of a group: (variant, seed, options, Config), `options` as trip.py's command line has them."""
+def configs(group, root=""):
+    """The runs of a group: (variant, seed, options, Config), `options` as trip.py has them. root: of photographs."""
     seeds, variants = GROUPS[group]
     for seed in seeds:  # a whole round of variants before the next seed
         for variant, change in variants.items():
             options = " ".join(f"--{name}" if value is True else f"--{name} {data.show(value)}"
                                for name, value in change.items())
+            options += f" and {variant}" * (variant in PATCHES)
             make = rivals.configured if "rival" in change else trip.Config
-            yield variant, seed, options + PATCHES.get(variant, ("",))[0], make(**change, seed=seed)
+            yield variant, seed, options, make(**change, seed=seed, root=root if "data" in change else "")
 
 
 def run_folder(options, seed):
@@ -155,12 +154,7 @@ class NoFactor(trip.Generator):
         return super().changes(x, self.v)
 
 
-def no_factor(run):
-    run.G.__class__ = NoFactor
-
-
-# what no option of trip.py does: variant -> a remark, and a function that is called before every iteration
-PATCHES = {"no factor v": (" and no factor v", no_factor)}
+PATCHES = {"no factor v": NoFactor}  # what no option of trip.py does: variant -> the class of its G
 
 
 def judges_of(config, metrics=None):
@@ -174,7 +168,6 @@ def judges_of(config, metrics=None):
     return judges
 
 
-@torch.no_grad()
 def upper_l1(run, test_data):
     """L1 of the sweep to x in the upper half of a photograph, where there is no mouth; one dial. Pixels in [-1, 1]."""
     return np.mean([(ev.translate(run.G, x, ev.SWEEP) - x[:, None])[..., :x.shape[2] // 2, :].abs().mean().item()
@@ -186,12 +179,11 @@ def work(job):
     variant, seed, options, config = job
     torch.set_num_threads(1)
     train_data, test_data = data.load(config.data, config.attr, config.size, config.root)
-    patch = PATCHES.get(variant, ("", lambda run: None))[1]
     run = rivals.RIVALS[config.rival](config) if isinstance(config, rivals.Config) else trip.Run(config)
-    patch(run)
+    run.G.__class__ = PATCHES.get(variant, type(run.G))
     try:
         for _ in ev.watch(run, train_data, test_data):
-            patch(run)
+            pass
     except trip.Diverged as error:
         return {"options": options, "seed": seed, "remark": str(error)}, run.history
     out = run_folder(options, seed)
@@ -237,10 +229,9 @@ def results():
 
 
 def append(path, columns, rows):
-    new = not path.is_file()
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        if new:
+        if not file.tell():  # a new file
             writer.writeheader()
         writer.writerows({name: f"{u:.4g}" if isinstance(u, float) else u for name, u in row.items()}
                          for row in rows)
@@ -275,13 +266,12 @@ def run_all(groups, seeds=None, root=""):
     done = {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
     jobs, known = {}, {(row["options"], int(row["seed"])): row for row in read_table(RESULTS)}
     for group in groups:
-        for variant, seed, options, config in configs(group):
+        for variant, seed, options, config in configs(group, root):
             there = (run_folder(options, seed) / "trip.pt").is_file() or group not in ("rivals", "photo_rivals")
             if (options, seed) in known and there and group not in CURVED:
                 keep(done, known[options, seed], [])  # another group's run; the rivals' judges ask for it itself
-            photographs = config.data != "faces"
-            if (group, variant, seed) not in done and (seeds is None or seed in seeds) and (root or not photographs):
-                config = replace(config, root=root if photographs else "")
+            wanted = (group, variant, seed) not in done and (seeds is None or seed in seeds)
+            if wanted and (root or config.data == "faces"):
                 jobs.setdefault((options, seed), (variant, seed, options, config))
     kinds = {(job[3].data, job[3].attr, job[3].size): job[3] for job in jobs.values()}
     for config in kinds.values():  # the judges, before all ask for them
@@ -308,7 +298,6 @@ def judged(job):
     test, lines = test[:1000], []
     has, absolute = test.labels[:, 0], getattr(run, "absolute", False)
     of = {name: options for name, its_seed, options, _ in configs(group) if its_seed == seed}
-    run.G.eval()
     for judge in JUDGES_OF_RIVALS:
         _, ranker, _ = trip.load(run_folder(of[judge], seed))
         readings = ev.read(run, 0, test, ev.Judges(first_ranker=ranker), ("ranker", "preservation"), lambda text: None)
@@ -330,8 +319,7 @@ def judge_rivals(groups, seeds=None, root=""):
     for group in {"rivals", "photo_rivals"} & set(groups):
         there = {(variant, seed) for variant, seed, options, _ in configs(group)
                  if (run_folder(options, seed) / "trip.pt").is_file()}
-        jobs += [(group, variant, seed, options, replace(config, root=root if config.data != "faces" else ""))
-                 for variant, seed, options, config in configs(group)
+        jobs += [(group, variant, seed, options, config) for variant, seed, options, config in configs(group, root)
                  if (variant, seed) in there and all((judge, seed) in there for judge in JUDGES_OF_RIVALS)
                  and (group, variant, seed) not in done and (seeds is None or seed in seeds)
                  and (root or config.data == "faces")]
@@ -353,23 +341,19 @@ def neutral(root):
     names = data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))[1].split()
     judged = [names[i] for i in data.columns(PHOTOS, names, root)]
     train, test = data.load("celeba-hq", [name for name in names if name not in judged], 64, root)
-    net = ev.classifier(train, "cpu", data.teller(), JUDGES)
+    see = ev.resnet_features(ev.classifier(train, "cpu", data.teller(), JUDGES))
     x = data.as_float(test.images[:1000])
+    mean = ev.in_parts(see, data.as_float(train.images[:2000])).mean(0)
+    own = ev.in_parts(see, x) - mean
 
-    def features(x):
-        return ev.in_parts(lambda x: ev.resnet_features(net, x), x)
+    def alike(pictures):
+        return torch.cosine_similarity(own, ev.in_parts(see, pictures) - mean).mean().item()
 
-    mean = features(data.as_float(train.images[:2000])).mean(0)
-    own = features(x) - mean
-
-    def alike(others):
-        return torch.cosine_similarity(own, others - mean).mean().item()
-
-    lines = [{"variant": "mirrored", "identity": alike(features(x.flip(3)))},
-             {"variant": "another", "identity": alike(features(x.roll(1, 0)))}]
+    lines = [{"variant": "mirrored", "identity": alike(x.flip(3))},
+             {"variant": "another", "identity": alike(x.roll(1, 0))}]
     for folder, (variant, seed, config) in {
-            run_folder(options, seed): (variant, seed, replace(config, root=root)) for group in GROUPS
-            for variant, seed, options, config in configs(group) if config.data != "faces"}.items():
+            run_folder(options, seed): (variant, seed, config) for group in GROUPS
+            for variant, seed, options, config in configs(group, root) if config.data != "faces"}.items():
         if not (folder / "trip.pt").is_file() or len(config.attr) > 1:
             continue
         has = data.load("celeba-hq", config.attr, 64, root)[1].labels[:1000]
@@ -381,7 +365,7 @@ def neutral(root):
         attr = {"attr": config.attr[0]}
         lines += [attr | {"variant": "real", "aas": 100 * ((said > 0) == has).float().mean().item(),
                           "pair_accuracy": (pairs * r > 0)[r != 0].float().mean().item()}]
-        lines += [attr | {"variant": variant, "seed": seed, "identity": alike(features(swapped)),
+        lines += [attr | {"variant": variant, "seed": seed, "identity": alike(swapped),
                           "aas": 100 * ((then > 0) != has).float().mean().item(),
                           "pair_accuracy": ((then - said) * v > 0).float().mean().item()}]
     NEUTRAL.unlink(missing_ok=True)
@@ -406,7 +390,7 @@ def level(rows):
     return {variant: (np.array(plus[variant]) - minus[variant]) / 2 for variant in plus}
 
 
-def curves_of(lines, variant, judge="TRIP", coding="relative"):
+def curves_of(lines, variant, judge, coding):
     """Of lines of JUDGED: mean, std, within and l1 along ev.V, a list of four arrays for each seed."""
     seeds = defaultdict(list)
     for row in sorted(lines, key=lambda row: row["v"]):
@@ -446,63 +430,59 @@ def signatures(rows, lines):
     def times(variant, name):
         return ratio(of(variant, name), of("TRIP", name))
 
-    def verdict(holds, fails):
-        return "holds" if holds else "fails" if fails else "undecided"
-
-    T, fn, rc, re = (shape_of(lines, variant) for variant in ("TRIP", "fn", "rcgan", "relgan"))
+    T, fn, rc, rel = (shape_of(lines, variant) for variant in ("TRIP", "fn", "rcgan", "relgan"))
     fn_own, rc_own = (shape_of(lines, variant, coding="relative") for variant in ("fn", "rcgan"))
     found = []
 
-    def add(name, claim, here, verdict, by):
-        found.append((name, claim, here, verdict, by))
+    def add(name, claim, here, holds, fails, by):
+        found.append((name, claim, here, "holds" if holds else "fails" if fails else "undecided", by))
 
     below = of("TRIP", "aas") - of("fn", "aas")
     add("FN1", "lowest AAS", f"{of('fn', 'aas'):.1f} %, TRIP {of('TRIP', 'aas'):.1f} %",
-        verdict(below >= 5, below <= 2), "5 or more below TRIP; within 2")
+        below >= 5, below <= 2, "5 or more below TRIP; within 2")
 
     def low_line(shape):
         return shape["straight"] >= 0.95 and shape["reach"] < 0.8 * T["reach"]
 
     add("FN2", "linear, low mean", f"R^2 {fn_own['straight']:.3f}, range {ratio(fn_own['reach'], T['reach']):.2f} x T"
         + ("" if low_line(fn_own) == low_line(fn) else "; with v as a strength the other way round"),
-        verdict(low_line(fn_own), not low_line(fn_own)), "R^2 >= .95 and range < .8 x T, v counted from the label")
+        low_line(fn_own), not low_line(fn_own), "R^2 >= .95 and range < .8 x T, v counted from the label")
     wide = [ratio(fn[name], T[name]) for name in ("std", "spread")]
     add("FN3", "large std", f"std at +-1 {wide[0]:.2f} x T, spread {wide[1]:.2f} x T",
-        verdict(min(wide) >= 1.2, max(wide) <= 1), "both >= 1.2 x T; both <= T")
+        min(wide) >= 1.2, max(wide) <= 1, "both >= 1.2 x T; both <= T")
     off = ratio(fn_own["l1"], T["l1"])
     add("FN4", "distorted", f"L1 {fn_own['l1']:.3f}, TRIP {T['l1']:.3f}; outside {times('fn', 'outside_l1'):.1f} x T; "
-        f"Frechet {times('fn', 'frechet_resnet18'):.1f} x T", verdict(off >= 2, off <= 1),
+        f"Frechet {times('fn', 'frechet_resnet18'):.1f} x T", off >= 2, off <= 1,
         "L1 with the own label >= 2 x T; <= T")
     uneven = times("fn", "ssim_score")
-    add("FN5", "SSIM score 4 x TRIP's", f"{uneven:.2f} x T", verdict(uneven >= 2, uneven <= 1), ">= 2 x T; <= T")
+    add("FN5", "SSIM score 4 x TRIP's", f"{uneven:.2f} x T", uneven >= 2, uneven <= 1, ">= 2 x T; <= T")
     off = ratio(rc_own["l1"], T["l1"])
     add("RC1", "worst pictures", f"L1 {rc_own['l1']:.3f}, TRIP {T['l1']:.3f}; outside "
         f"{times('rcgan', 'outside_l1'):.1f} x T; Frechet {times('rcgan', 'frechet_resnet18'):.1f} x T",
-        verdict(off >= 5, off < 2), "L1 with the own label >= 5 x T; < 2 x T")
+        off >= 5, off < 2, "L1 with the own label >= 5 x T; < 2 x T")
     add("RC2", "a sudden change at 0", f"jump {rc['jump']:.2f}; v counted from the label {rc_own['jump']:.2f}",
-        verdict(rc["jump"] >= 0.5, rc["jump"] < 0.3), "jump >= .5; < .3 (a line: .2)")
+        rc["jump"] >= 0.5, rc["jump"] < 0.3, "jump >= .5; < .3 (a line: .2)")
     most = rc["stds"].argmax() == 2
     inside = rc["within"] > np.delete(rc["stds"], 2).max()
     add("RC3", "largest std at 0", f"pooled {rc['pooled']:.3f}, within the classes {rc['within']:.3f}, at +-1 "
         f"{rc['std']:.3f}" + (": " + ("the pictures" if inside else "the coding") if most else ""),
-        verdict(most, not most),
-        "largest of the five levels at 0; within the classes, too: the pictures, else the coding")
+        most, not most, "largest of the five levels at 0; within the classes, too: the pictures, else the coding")
     add("RC4", "AAS above 95 all the same", f"{of('rcgan', 'aas'):.1f} %",
-        verdict(of("rcgan", "aas") >= 95, of("rcgan", "aas") < 95), ">= 95; below")
-    h, h0 = re["half_step"], shape_of(lines, "relgan --lam_int 0")["half_step"]
+        of("rcgan", "aas") >= 95, of("rcgan", "aas") < 95, ">= 95; below")
+    h, h0 = rel["half_step"], shape_of(lines, "relgan --lam_int 0")["half_step"]
     add("Re1", "three steps", f"half step {h:.2f}, without the interpolation loss {h0:.2f}",
-        verdict(h >= 0.8 and abs(h0 - 0.5) < abs(h - 0.5), h < 0.65), ">= .8, and nearer .5 without; < .65")
+        h >= 0.8 and abs(h0 - 0.5) < abs(h - 0.5), h < 0.65, ">= .8, and nearer .5 without; < .65")
     uneven = times("relgan", "ssim_score")
-    add("Re2", "SSIM score 17 x TRIP's", f"{uneven:.2f} x T", verdict(uneven >= 5, uneven < 2), ">= 5 x T; < 2 x T")
-    s = re["stds"]
+    add("Re2", "SSIM score 17 x TRIP's", f"{uneven:.2f} x T", uneven >= 5, uneven < 2, ">= 5 x T; < 2 x T")
+    s = rel["stds"]
     flat = s.argmin() == 2 and all(abs(s[i] - s[j]) <= 0.15 * s[j] for i, j in ((1, 0), (3, 4)))
-    add("Re3", "std flat, low at 0", " ".join(f"{u:.3f}" for u in s), verdict(flat, not flat),
+    add("Re3", "std flat, low at 0", " ".join(f"{u:.3f}" for u in s), flat, not flat,
         "lowest at 0, and +-.5 within 15 % of +-1")
     other = [times("relgan", name) for name in ("leakage", "outside_l1")]
     add("Re4", "changes other things", f"leakage {other[0]:.2f} x T, L1 outside {other[1]:.2f} x T",
-        verdict(min(other) > 1.2, max(other) <= 1), "both > 1.2 x T; both <= T")
+        min(other) > 1.2, max(other) <= 1, "both > 1.2 x T; both <= T")
     add("Re5", "AAS above 95, FID near TRIP's", f"{of('relgan', 'aas'):.1f} %, Frechet "
-        f"{times('relgan', 'frechet_resnet18'):.1f} x T", verdict(of("relgan", "aas") >= 95, of("relgan", "aas") < 90),
+        f"{times('relgan', 'frechet_resnet18'):.1f} x T", of("relgan", "aas") >= 95, of("relgan", "aas") < 90,
         "AAS >= 95; < 90")
     lowest = {}
     for judge in JUDGES_OF_RIVALS:
@@ -510,8 +490,7 @@ def signatures(rows, lines):
         lowest[judge] = [all(shapes[0][name] < other[name] for other in shapes[1:]) for name in ("std", "spread")]
     add("All", "TRIP has the lowest variance", "; ".join(
         f"by {judge}: std {'lowest' if std else 'not'}, spread {'lowest' if spread else 'not'}"
-        for judge, (std, spread) in lowest.items()), verdict(
-            all(sum(lowest.values(), [])), not any(lowest["lambda = 0"])),
+        for judge, (std, spread) in lowest.items()), all(sum(lowest.values(), [])), not any(lowest["lambda = 0"]),
         "both under both rankers; neither under lambda = 0's")
     return found
 
@@ -556,33 +535,29 @@ def told_apart(real, generated):
 
 def theory():
     """Levels of fresh rankers at several lambda, beside 1 / (1 + lambda rho) with rho = q / p from a discriminator."""
-    options, seed = next((options, seed) for _, seed, options, _ in configs("starts"))
+    _, seed, options, _ = next(configs("starts"))
     G, _, config = trip.load(run_folder(options, seed))
     train, test = data.load("faces", config.attr, config.size)
     x, labels = ev.probe(test, "cpu", 500)
-    v = torch.where(labels, -1.0, 1.0)  # (the paper's way: less for those that have it, more for the others)
-    with torch.no_grad():
-        fake = G(x, v)
+    v = ev.asked(labels)
+    fake = ev.in_parts(G, x, v)
+    no, yes = x[~labels[:, 0]], x[labels[:, 0]]
+    n = min(len(no), len(yes))
 
     def run(*what, target=None):
         rng = torch.Generator().manual_seed(0)
         return fresh(data.pairs(train, 16, rng, config.ties), G, rng, *what, target)
 
     judge = run(0.0, True, 1.0, target=told_apart)
-    with torch.no_grad():
-        share = judge(x, fake).mean().item()
+    share = ev.in_parts(judge, x, fake).mean().item()
     rho = (1 - share) / share  # q / p at generated pairs, as far as this network sees it after these iterations
     rows = []
     for head, rates in (("table4", (1, 0.5)), ("score", (1,))):
         for rate in rates:
             for lam in LAMS:
                 R = run(lam, head == "table4", rate)
-                with torch.no_grad():
-                    said = R(x, fake)
-                    no, yes = x[~labels[:, 0]], x[labels[:, 0]]
-                    n = min(len(no), len(yes))
-                    real = (R(no[:n], yes[:n]).mean() - R(yes[:n], no[:n]).mean()).item() / 2
-                reached = (said * v).mean().item()
+                more, less = ev.in_parts(R, no[:n], yes[:n]), ev.in_parts(R, yes[:n], no[:n])
+                real, reached = (more - less).mean().item() / 2, (ev.in_parts(R, x, fake) * v).mean().item()
                 if lam == 0:
                     alone = reached  # E[r | z], as far as a ranker sees it
                 rows.append({"head": head, "lam": lam, "rate": rate, "level": reached, "real": real,
@@ -597,8 +572,7 @@ def theory():
 
 def fig_claim(curves):
     """Means of R on held-out real and generated pairs over training: mean and range of the seeds."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = ev.canvas()
     rows = [row for row in curves if row["group"] == "claim"]
     steps, seeds = sorted({row["step"] for row in rows}), {row["seed"] for row in rows}
     for kind, label, style, target in (("real", "real, r", "--", 1), ("gen", "generated, v", "-", 0.5)):
@@ -626,8 +600,7 @@ def lines_of(curves, group):
 
 def fig_balance(rows, curves, theory):
     """The level of generated pairs: fresh rankers and the predictions; against lambda in training; over time."""
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    fresh_ones, by_lam, over_time = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
+    figure, (fresh_ones, by_lam, over_time) = ev.canvas(3, 3.8, 12, width_ratios=(1, 1, 1.4))
     for head, rate, style, label in (("table4", 1, "o", "Table 4's head"), ("table4", 0.5, "x", "half the rate"),
                                      ("score", 1, "s", "a score of each picture")):
         lams, levels = (np.array([row[name] for row in theory if (row["head"], row["rate"]) == (head, rate)])
@@ -657,8 +630,7 @@ def fig_balance(rows, curves, theory):
 
 def fig_trap(curves):
     """The level of generated pairs from start to end: ten seeds of the default, three of each other way."""
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = ev.canvas(height=3.4)
     ways = [("starts", "default"), *(("trap", variant) for variant in list(GROUPS["trap"][1])[1:])]
     for (group, variant), colour in zip(ways, ev.PALETTE):
         for n, line in enumerate(lines_of(curves, group).get(variant, {}).values()):
@@ -686,8 +658,7 @@ def fig_photo_levels(root, attrs=PHOTOS[:4], n=300):
     folders = {attr: run_folder(options, 0) for attr, _, options, _ in configs("photos")}
     if not root or not all((folders[attr] / "trip.pt").is_file() for attr in attrs):
         return None
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    boxes, lines = figure.subplots(1, 2, sharey=True)
+    figure, (boxes, lines) = ev.canvas(2, 4, 10, sharey=True)
     for attr, colour in zip(attrs, ev.PALETTE):
         test = data.load("celeba-hq", (attr,), 64, root)[1][:n]
         result, = ev.assess(trip.restore(folders[attr]), test, ev.Judges(), ("ranker",), attr)
@@ -714,13 +685,12 @@ def fig_photo_grid(root):
     return ev.fig_grid(trip.restore(run_folder(options, seed)), data.load("celeba-hq", config.attr, 64, root)[1])
 
 
-def fig_worst(run, judges):
+def fig_worst(run, test, judges):
     """The five held-out faces whose true strength the dial moves least, v from -1 to 1; seen: every fifth face."""
-    _, test = data.load(run.config.data, run.config.attr, run.config.size)
     test = test[torch.arange(0, len(test), 5)]
     result, = ev.assess(run, test, judges, ("truth",), "default")
     moved = result.readings["seen"][:, -1, 0] - result.readings["seen"][:, 0, 0]
-    x = data.as_float(test.images[torch.from_numpy(moved.argsort()[:5].copy())])
+    x = data.as_float(test.images[moved.argsort()[:5]])
     return ev.strips(x, ev.translate(run.G, x, ev.SWEEP), [f"{u:+.1f}" for u in ev.SWEEP], "smile: v =")
 
 
@@ -749,16 +719,14 @@ def fig_rivals(lines):
 
     Dashed: of a dial that asks for a strength, with v counted from the label.
     """
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    for axes, judge in zip(figure.subplots(1, 2, sharey=True), JUDGES_OF_RIVALS):
-        shown = [variant for variant in dict.fromkeys(row["variant"] for row in lines) if " " not in variant]
-        for variant, colour in zip(shown, ev.PALETTE):
-            for coding, style in ((native(lines, variant), "-"), ("relative", "--")):
-                if style == "-" or native(lines, variant) == "absolute":
-                    mean, std, *_ = np.mean(curves_of(lines, variant, judge, coding), 0)
-                    axes.plot(ev.V, mean, style, color=colour, lw=1.5, label=variant if style == "-" else None)
-                    if style == "-":
-                        axes.fill_between(ev.V, mean - std, mean + std, color=colour, alpha=0.1, lw=0)
+    figure, panels = ev.canvas(2, 4.5, 12, sharey=True)
+    for axes, judge in zip(panels, JUDGES_OF_RIVALS):
+        for variant, colour in zip((variant for variant in variants(lines) if " " not in variant), ev.PALETTE):
+            for coding, style in zip(dict.fromkeys((native(lines, variant), "relative")), ("-", "--")):
+                mean, std, *_ = np.mean(curves_of(lines, variant, judge, coding), 0)
+                axes.plot(ev.V, mean, style, color=colour, lw=1.5, label=variant if style == "-" else None)
+                if style == "-":
+                    axes.fill_between(ev.V, mean - std, mean + std, color=colour, alpha=0.1, lw=0)
         axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2")
         axes.set(xlabel="v", ylabel="R(x, G(x, v))", title=f"by the ranker of {judge}")
     axes.legend(fontsize=8)
@@ -767,12 +735,12 @@ def fig_rivals(lines):
 
 def fig_swaps(rows):
     """Fig. 12: AAS of each method, mean and range of the seeds; dotted, how often its judge is right on real ones."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes, values = figure.subplots(), over_seeds(rows, "aas")
-    for i, (variant, found) in enumerate((variant, found) for variant, found in values.items() if found):
-        axes.bar(i, np.mean(found), color=ev.PALETTE[i % len(ev.PALETTE)], label=variant)
+    figure, axes = ev.canvas(height=3.6)
+    values = {variant: found for variant, found in over_seeds(rows, "aas").items() if found}
+    for i, found in enumerate(values.values()):
+        axes.bar(i, np.mean(found), color=ev.PALETTE[i % len(ev.PALETTE)])
         axes.plot([i, i], [min(found), max(found)], color="black", lw=1)
-    axes.set_xticks(range(len(axes.patches)), [bar.get_label() for bar in axes.containers], rotation=20, ha="right")
+    axes.set_xticks(range(len(values)), list(values), rotation=20, ha="right")
     ev.level(axes, np.mean(sum(over_seeds(rows, "aas_judge").values(), [])))
     axes.set(ylabel="AAS, %", ylim=(0, 105))
     return figure
@@ -883,7 +851,7 @@ def rivals_table(rows):
 
 
 def judged_table(lines):
-    """The table in Fig. 7, by both rankers, in both codings of v where there are two; no shape of a dial that stands."""
+    """Fig. 7's table, by both rankers, in both codings of v where there are two; no shape of a dial that stands."""
     header = ["by the ranker of", "", "v is", "mean at -1, -.5, 0, .5, 1", "std", "std at 0 within the classes",
               "std at +-1 / half the range", "half step", "jump"]
     made = []
@@ -891,11 +859,11 @@ def judged_table(lines):
         for variant in (variant for variant in variants(lines) if "--" not in variant):
             for coding in dict.fromkeys((native(lines, variant), "relative")):
                 u = shape_of(lines, variant, judge, coding)
-                still = abs(u["reach"]) < 0.05
+                shape = ("spread", "half_step", "jump") if abs(u["reach"]) >= 0.05 else ()
                 made.append([judge, variant, "a strength" if coding == "absolute" else "a change",
-                             " ".join(f"{round(m, 2) + 0:+.2f}" for m in u["means"]), " ".join(f"{m:.3f}" for m in u["stds"]),
-                             f"{u['within']:.3f}", *("" if still else f"{u[name]:.2f}"
-                                                     for name in ("spread", "half_step", "jump"))])
+                             " ".join(f"{round(m, 2) + 0:+.2f}" for m in u["means"]),
+                             " ".join(f"{m:.3f}" for m in u["stds"]), f"{u['within']:.3f}",
+                             *([f"{u[name]:.2f}" for name in shape] or 3 * [""])])
     return markdown(header, made)
 
 
@@ -926,7 +894,7 @@ def theory_table(rows):
     lines = []
     for head, rate, label in (("table4", 1, "Table 4's head"), ("table4", 0.5, "the same, half the rate"),
                               ("score", 1, "a score of each picture")):
-        of = sorted((row for row in rows if (row["head"], row["rate"]) == (head, rate)), key=lambda row: row["lam"])
+        of = [row for row in rows if (row["head"], row["rate"]) == (head, rate)]
         lams, levels = (np.array([row[name] for row in of]) for name in ("lam", "level"))
         rho = fit_rho(lams, levels)
         lines += [[f"{label}: generated pairs", *(f"{u:.2f}" for u in levels)],
@@ -983,6 +951,7 @@ def filled(text, made):
 def draw(root=""):
     """The figures that can be drawn here, and the tables of PAGES. root: of CelebA-HQ."""
     rows, curves = results(), read_table(CURVES)
+    made = tables(rows)
     there = {row["group"] for row in rows}
     figures = {"study_claim": "claim" in there and fig_claim(curves),
                "study_balance": THEORY.is_file() and fig_balance(rows, curves, read_table(THEORY)),
@@ -993,10 +962,10 @@ def draw(root=""):
                "photos": fig_photos(root), "study_photo_levels": fig_photo_levels(root),
                "photos_grid": fig_photo_grid(root)}
     for group, strips in ("rivals", "study_rivals"), ("photo_rivals", "photos_rivals"):
-        if group in tables(rows):
+        if group in made:
             figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
                         strips: fig_variants(group, root, only=r"^((?!--).)*$")}
-        if f"{group}_judged" in tables(rows):
+        if f"{group}_judged" in made:
             figures[f"study_{group}_curves"] = fig_rivals(of_group(read_table(JUDGED), group))
     for name, figure in figures.items():
         if figure:  # (photographs as JPEG: a fifth of the size)
@@ -1009,38 +978,39 @@ def draw(root=""):
             shutil.copy(claim / name, FIGURES / name)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
         ev.write_dial(run, FIGURES, test, judges.strengths)
-        fig_worst(run, judges).savefig(FIGURES / "study_worst.png", dpi=80)
+        fig_worst(run, test, judges).savefig(FIGURES / "study_worst.png", dpi=80)
     photo = run_folder(next(configs("photos"))[2], 0)
     if (photo / "ranker.png").is_file():
         shutil.copy(photo / "ranker.png", FIGURES / "photos_ranker.png")
     for page in PAGES:
-        page.write_text(filled(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+        page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
 def command(argv):
     parser = data.Parser(prog="study.py", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="GROUP",
-                        help=f"some of {', '.join([*GROUPS, *EXTRAS])} (default: all)")
+    known = [*GROUPS, *EXTRAS]
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(known)} (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
                         help="only these seeds (default: all that a group has)")
     parser.add_argument("--root", default="", help="the folder of CelebA-HQ, for photographs")
     parser.add_argument("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
-    for group in args.groups:
-        if group not in [*GROUPS, *EXTRAS]:
-            raise data.InputError(f"unknown group {group!r}: {data.nearest(group, [*GROUPS, *EXTRAS])}")
-    groups = [group for group in args.groups or GROUPS if group not in EXTRAS]
+    asked = args.groups or known
+    for group in asked:
+        if group not in known:
+            raise data.InputError(f"unknown group {group!r}: {data.nearest(group, known)}")
+    groups = [group for group in asked if group in GROUPS]
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
             raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
     if not args.draw:
-        if not args.root and any(re.match("photo|neutral", group) for group in args.groups or GROUPS):
+        if not args.root and any(re.match("photo|neutral", group) for group in asked):
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
         run_all(groups, args.seeds, args.root)
         judge_rivals(groups, args.seeds, args.root)
-        if not args.groups or "theory" in args.groups:
+        if "theory" in asked:
             theory()
-        if args.root and (not args.groups or "neutral" in args.groups):
+        if args.root and "neutral" in asked:
             neutral(args.root)
     draw(args.root)
     return 0

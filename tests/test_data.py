@@ -331,7 +331,7 @@ def test_deep_pictures_are_neither_black_nor_white(deep, tmp_path):
 @pytest.mark.parametrize("deep, white", [(np.full((9, 9), -3.0), 0), (np.zeros((9, 9)), 0), (np.full((9, 9), np.nan), 0),
                                          (np.full((9, 9), 3e38), 255), (np.full((9, 9), 0.5), 127)])
 def test_deep_pictures_of_one_grey_are_no_error(deep, white):
-    assert (data.as_bytes(deep) == white).all()
+    assert (data.grey_bytes(deep) == white).all()
 
 
 HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(99)

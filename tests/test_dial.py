@@ -83,6 +83,8 @@ def test_large_pictures_are_shown_smaller_and_as_many_as_fit():
 def test_a_strange_name_stays_a_name():
     page = eval.dial_page(start("</script><b>$x$&"), faces(1))
     assert "<b>" not in page and page.count("</script>") == 1 and "&lt;b&gt;" in page
+    page = eval.dial_page(start("@data@"), faces(1))
+    assert "<h1>@data@, from less to more</h1>" in page and page.count("const D = ") == page.count('"curves"') == 1
 
 
 def test_the_page_is_small_and_names_no_address():

@@ -52,7 +52,7 @@ def fewer_faces():
 
 
 def some_faces(n, attrs, size, root, seed):
-    return data.split(data.faces(attrs, size, root, seed, n), seed)
+    return data.split(data.faces(attrs, size, seed, n), seed)
 
 
 @pytest.fixture(scope="module")
@@ -519,7 +519,7 @@ def test_fewer_than_two_test_pictures_of_a_kind_are_refused(run_folder, monkeypa
 
 def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked(run_folder, monkeypatch, capsys):
     def unknown(attrs, size, root, seed):
-        faces = data.faces(attrs, size, root, seed, n=200)
+        faces = data.faces(attrs, size, seed, n=200)
         return data.split(data.Data(faces.images, faces.labels, faces.attrs), seed)
     monkeypatch.setitem(data.DATASETS, "faces", (unknown, ""))
     code, _, err = evaluate(capsys, run_folder, "--metrics", "truth")

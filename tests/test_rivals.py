@@ -33,7 +33,7 @@ def typed(settings):
 
 
 def few_faces(attrs, size, root, seed):
-    return data.split(data.faces(attrs, size, root, seed, n=300), seed)
+    return data.split(data.faces(attrs, size, seed, n=300), seed)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,7 +165,7 @@ def test_a_run_is_replaced_only_when_asked(folders, tmp_path, capsys):
 def test_ctrl_c_saves_and_says_how_to_start_anew(tmp_path):
     argv = ["fn", *typed(TINY["fn"] | dict(steps=100000, measure_every=1000)), "--out", str(tmp_path / "run")]
     code = ("import sys; sys.path.insert(0, 'study'); import data, rivals; "
-            "data.DATASETS['faces'] = (lambda *a: data.split(data.faces(*a, n=60), 0), ''); sys.exit(rivals.main(sys.argv[1:]))")
+            "data.DATASETS['faces'] = (lambda attrs, size, root, seed: data.split(data.faces(attrs, size, n=60), 0), ''); sys.exit(rivals.main(sys.argv[1:]))")
     process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=HERE, stdout=subprocess.PIPE, text=True)
     assert "results: " in process.stdout.readline()
     while not (tmp_path / "run" / "trip.pt").exists():
@@ -284,7 +284,7 @@ def test_a_rivals_own_ranker_is_none(folders, capsys):
     for argv in ([folders / "fn", "--metrics", "ranker"], [folders / "fn", folders / "TRIP"]):
         assert eval.main([*map(str, argv)]) == 2
         said = capsys.readouterr().err
-        assert "has no ranker" in said and said.count("\n") == 1
+        assert f"{argv[0]} has no ranker" in said and said.count("\n") == 1
     assert eval.main([str(folders / "fn"), "--metrics", "preservation"]) == 0
     asked = []
     with pytest.MonkeyPatch.context() as patch:
