@@ -142,7 +142,8 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
     assert [page.read_text(encoding="utf-8") for page in pages] == [
         (HERE / part / "README.md").read_text(encoding="utf-8") for part in ("", "study")]
     assert {path.name for path in tmp_path.glob("*.*g*")} == {
-        "study_claim.png", "study_balance.png", "study_trap.png", "study_rivals_aas.png", "study_rivals_curves.png"}
+        "study_claim.png", "study_balance.png", "study_trap.png", "study_rivals_aas.png", "study_rivals_curves.png",
+        "study_photo_rivals_aas.png", "study_photo_rivals_curves.png"}
     run = study.run_folder("", 0)
     run.mkdir()
     trip.save(trip.Run(trip.Config(**TINY)), run)
