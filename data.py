@@ -155,6 +155,8 @@ def load(name, attrs, size, root="", seed=0, download=False):
     if root and not Path(root).is_dir():
         raise InputError(f"--root {root}: there is no such folder; give the one that holds the files of {name}")
     read, layout = DATASETS[name]
+    if root and not layout:
+        team.say(f"note: --data {name} needs no files: --root {root} is not looked at")
     if layout and not root:
         raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
     train, test = read(tuple(attrs), size, root, seed)
@@ -414,7 +416,7 @@ ENDINGS = {".heic", ".heif", *(end for end, kind in Image.registered_extensions(
 def is_picture(path):
     """By its name or, where that has another ending than pictures have, by its first bytes."""
     if os.path.splitext(path)[1].lower() in ENDINGS:
-        return True
+        return os.path.exists(path)  # (a link may lead nowhere)
     with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path):
         return True
 
@@ -636,6 +638,9 @@ def celeba_labels(path, folder, attrs):
     if not kaggle and lines[0].strip() != str(len(rows)):
         raise InputError(f"{path}: its first line says {lines[0].strip()[:20]!r}, but {len(rows)} pictures follow; is "
                          f"the file whole?")
+    if not names:
+        raise InputError(f"{path}: its {'first' if kaggle else 'second'} line names no attributes, with "
+                         f"{'commas' if kaggle else 'spaces'} between")
     values = numbers(path, rows, len(names))
     names, labels = [row[0] for row in rows.values()], values[:, columns(attrs, names, path.name)] > 0
     rows, files = named(names, path, folder)
@@ -721,6 +726,7 @@ def folder(attrs, size, root, seed):
     if len(classes) == 1 and len(inside(root / classes[0])) == 2:  # as zips nest them
         root /= classes[0]
         classes = inside(root)
+        team.say(f"note: the two folders are in {root}")
     same = {unicodedata.normalize("NFC", name): name for name in classes}  # macOS may write an umlaut as two characters
     attrs = tuple(same.get(unicodedata.normalize("NFC", attr), attr) for attr in attrs)
     if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:

@@ -320,8 +320,8 @@ def framed(path, size, crop=None):
     if crop:
         left, top, side = crop
         if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
-            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT + SIZE can be {w} at "
-                             f"most, TOP + SIZE {h}")
+            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT and TOP can be 0 or "
+                             f"more, SIZE 1 or more, LEFT + SIZE {w} at most, TOP + SIZE {h}")
     elif w != h:
         sides = "left and the right" if w > h else "top and the bottom"
         print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {sides} are cut off; --crop LEFT TOP SIZE "

@@ -587,9 +587,9 @@ def load(out, device="cpu"):
     return run.G.eval(), run.R and run.R.eval(), run.config
 
 
-def parse(argv):
+def parse(argv, prog="trip.py"):
     """The arguments typed. given: those that are fields of Config; config: these over the preset's."""
-    parser = data.Parser(prog="trip.py", description="Train TRIP, or apply it to a picture.")
+    parser = data.Parser(prog=prog, description="Train TRIP, or apply it to a picture.")
     job = parser.add_argument_group("the job")
     add, mode = job.add_argument, job.add_mutually_exclusive_group()
     add("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")

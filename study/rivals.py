@@ -369,7 +369,7 @@ def command(argv):
         raise InputError(f"{out} holds a run: add --overwrite to start anew, or name another --out")
     run = RIVALS[c.rival](c, data.choose_device(args.device))
     args.preset, args.download = "small" if c.data == "faces" else "photo", False
-    return trip.train_command(run, args, out, ("to start anew", f"{parser.prog} {c.rival}",
+    return trip.train_command(run, args, out, ("to start anew, with your other settings", f"{parser.prog} {c.rival}",
                                              f"--attr {shlex.join(c.attr)} --overwrite"))
 
 

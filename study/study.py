@@ -994,7 +994,7 @@ def draw(root=""):
 
 
 def command(argv):
-    parser = data.Parser(prog="study.py", description=__doc__)
+    parser = data.Parser(prog="study/study.py", description=__doc__)
     known = [*GROUPS, *EXTRAS]
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(known)} (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED",
@@ -1010,6 +1010,9 @@ def command(argv):
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
             raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
+    photographs = [group for group in args.groups if re.match("photo|neutral", group)]
+    if not args.draw and photographs and not Path(args.root or "?").is_dir():
+        raise data.InputError(f"{photographs[0]} needs --root DIR, the folder of CelebA-HQ; not {args.root or 'none'}")
     if not args.draw:
         if not args.root and any(re.match("photo|neutral", group) for group in asked):
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)

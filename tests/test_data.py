@@ -215,6 +215,14 @@ def two_folders(root, n=80, name="smiling", other="other"):
         picture(root / (name if i % 2 else other) / f"{i}.jpg", i)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
+def test_a_link_to_nowhere_is_no_picture(tmp_path, capsys):
+    two_folders(tmp_path)
+    (tmp_path / "smiling" / "link.png").symlink_to("nowhere.png")
+    parts = data.load("folder", ["smiling"], 32, tmp_path)
+    assert sum(map(len, parts)) == 80 and "1 files under" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("names, said", [
     (["smiling/Thumbs.db", "smiling/desktop.ini", "other/Desktop.ini", "other/._1.jpg", "other/.DS_Store", "Thumbs.db"], ""),
     (["__MACOSX/smiling/._1.jpg", "smiling/__MACOSX/1.jpg", "smiling/@eaDir/1.jpg/SYNO.jpg", "$RECYCLE.BIN/1.jpg"], ""),

@@ -173,7 +173,7 @@ def test_ctrl_c_saves_and_says_how_to_start_anew(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "to start anew: python study/rivals.py fn --out=" in said and "--attr smile --overwrite" in said
+    assert "to start anew, with your other settings: python study/rivals.py fn --out=" in said and "--attr smile --overwrite" in said
     assert 0 < trip.restore(tmp_path / "run").step < 100000
 
 

@@ -199,6 +199,7 @@ def test_folder_takes_two_folders_in_the_one_that_a_zip_has_made(tmp_path, capsy
     (tmp_path / "__MACOSX").mkdir()
     for part, same in zip(data.load("folder", ["ships"], 32, tmp_path), plain):
         assert torch.equal(part.images, same.images) and torch.equal(part.labels, same.labels)
+    assert f"note: the two folders are in {tmp_path / 'pictures'}" in capsys.readouterr().out
     (tmp_path / "pictures" / "third").mkdir()
     with pytest.raises(data.InputError, match="there is pictures"):
         data.load("folder", ["ships"], 32, tmp_path)
@@ -367,6 +368,8 @@ def edit(file, change):
     ("celeba", "smile", lambda root: [p.unlink() for p in (root / "img_align_celeba").iterdir()],
      "img_align_celeba: the folder holds no pictures"),
     ("celeba", "smile", edit("list_eval_partition.txt", lambda t: t[:40]), "says nothing of"),
+    ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: re.sub(r"\n.*\n", "\n\n", t, count=1)),
+     "second line names no attributes"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: t.replace("40\n", "41\n", 1)),
      "'41', but 40 pictures"),
     ("celeba", "smile", edit("list_attr_celeba.txt", lambda t: re.sub(r"(000002.jpg) ..", r"\1 ", t)),

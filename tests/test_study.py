@@ -156,7 +156,9 @@ def test_draw_fills_the_pages_and_moves_the_claim_s_faces_where_its_run_is(tmp_p
 
 
 @pytest.mark.parametrize("argv, says", [(["clam"], "'claim'"), (["claim", "--seeds", "99"], "99"),
-                                        (["claim", "--seeds", "x"], "invalid int value")])
+                                        (["claim", "--seeds", "x"], "invalid int value"),
+                                        (["photos"], "photos needs --root DIR"),
+                                        (["neutral", "--root", "nowhere"], "not nowhere")])
 def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, capsys):
     monkeypatch.setattr(study, "draw", lambda: pytest.fail("drawn"))
     assert study.main(argv) == 2
