@@ -52,8 +52,7 @@ class Data:
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
     The truth, where the data set knows it, is for evaluation only and never for training:
-    strength: float (N, K) in [0, 1]; person: float (N, P), whatever it takes to draw the face again (see
-    `redraw`).
+    strength: float (N, K) in [0, 1]; person: float (N, P), whatever it takes to draw the face again (see `redraw`).
     """
     images: torch.Tensor
     labels: torch.Tensor
@@ -264,7 +263,8 @@ def region(some, k):
     """The pixels that attribute k of some.attrs can change: bool (N, 1, H, W), found by drawing all its strengths."""
     low = high = redraw(some, some.strength)
     strength = some.strength.clone()
-    for strength[:, k] in torch.linspace(0, 1, 11):
+    for s in torch.linspace(0, 1, 11):
+        strength[:, k] = s
         picture = redraw(some, strength)
         low, high = torch.minimum(low, picture), torch.maximum(high, picture)
     return (low < high).any(1, keepdim=True)
@@ -373,8 +373,8 @@ def _draw(person, size):
     steep = np.sqrt(1 + (2 * bend * x / mx ** 2) ** 2)  # distance along the normal, not along y
     gap = 0.14 * mouth_open * (1 - t)
     ends = np.abs(x) - mx
-    less, more = np.float32([[0.72, 0.42, 0.42], [0.16, 0, 0.02]])[:, :, None, None]
-    red = np.minimum(skin * less + more, 1)
+    red = np.minimum(skin * np.float32([0.72, 0.42, 0.42])[:, None, None]
+                     + np.float32([0.16, 0, 0.02])[:, None, None], 1)
     paint(cover(np.maximum((np.abs(off) - gap - lip * (1 - 0.4 * t)) / steep, ends)), red, rows)
     hole = cover(np.maximum((np.abs(off) - gap) / steep, ends)) * np.minimum(mouth_open * 8, 1)
     paint(hole, 0.12, rows)
@@ -854,7 +854,7 @@ def store(state, path):
 def choose_device(name):
     """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
     if name == "auto":
-        mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (or trip.moved has no gradient)
+        mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (before, moved has no gradient)
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     with suppress(RuntimeError, AssertionError):  # AssertionError: torch without cuda
         if torch.device(name).type in ("cpu", "cuda", "mps"):

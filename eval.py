@@ -1,6 +1,6 @@
 """Everything that is measured, drawn or reported: a run while it trains, a picture edited by it, and its final marks.
 
-    python eval.py runs/smile                           all metrics, to runs/smile/eval.json; figures beside it
+    python eval.py runs/smile                           all metrics, printed and in eval.json; figures beside it
     python eval.py runs/smile --metrics ssim ranker     some of them
     python eval.py runs/smile runs/no-rivals            several runs in one table, judged by the first's ranker
 
@@ -365,7 +365,10 @@ def ssim(a, b):
 
 
 def ssim_score(neighbours):
-    """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none. (N, 10)."""
+    """Eq. 8: std of the SSIM of neighbours in the sweep, averaged over pictures; 0: even steps, or none.
+
+    neighbours: (N, 10).
+    """
     return neighbours.std(1).mean().item()
 
 
@@ -445,9 +448,9 @@ def own_scale(readings, has):
 
 
 def ranker_scores(R, has):
-    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; their shape; Pearson's with v.
+    """Mean and std of R(x, G(x, v)) at LEVELS and along SWEEP, with footnote 3; their shape.
 
-    R: (N, V); has: bool tensor (N,).
+    And Pearson's correlation with v. R: (N, V); has: bool tensor (N,).
     """
     mask, (mean, std, within) = where_asked(has), curve(R, has)
     return {"ranker_mean": mean[AT_LEVELS].tolist(), "ranker_std": std[AT_LEVELS].tolist(),
@@ -458,7 +461,10 @@ def ranker_scores(R, has):
 
 
 def preservation_scores(change, outside):
-    """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known. Both (N, V)."""
+    """L1 of G(x, 0) to x, and of the sweep to x outside the attribute's region, if that is known.
+
+    change, outside: (N, V), pixels in [-1, 1].
+    """
     scores = {"recon_l1": change[:, AT_ZERO].mean().item()}
     return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
 
@@ -495,8 +501,7 @@ def truth_scores(seen, before, truth, k, trained):
 def fit(net, pictures, targets, loss, steps, batch, lr, tell):
     """Train a judge by Adam; its rate rises and falls once ("one cycle"). Pictures are mirrored at random.
 
-    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar; tell: shows a line of
-    progress.
+    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar; tell: shows a line.
     """
     device = next(net.parameters()).device
     rng = torch.Generator().manual_seed(0)
@@ -937,7 +942,7 @@ def fig_truth(result):
 # The dial: a page that moves
 
 def page(title, words, pictures, dials, quality=90):
-    """A page for a browser, with all in it: pictures that sliders turn. Returns the text of an HTML file.
+    """A page for a browser, with all in it: pictures that sliders turn. Returns HTML that fetches nothing.
 
     words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of the
     places of the dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts), `start`
@@ -947,8 +952,9 @@ def page(title, words, pictures, dials, quality=90):
     """
     pictures = pictures.cpu()
     if pictures.shape[-2] > 256:
-        small = F.interpolate(pictures.flatten(0, 1), (256, 256), mode="bilinear", antialias=True)
-        pictures = small.unflatten(0, pictures.shape[:2])
+        scale, shape = 256 / pictures.shape[-2], pictures.shape[:2]
+        pictures = F.interpolate(pictures.flatten(0, 1), scale_factor=scale, mode="bilinear", antialias=True)
+        pictures = pictures.unflatten(0, shape)
     n, (_, M, _, H, W) = len(dials[0]["places"]), pictures.shape
     pictures = pictures[:16383 * n // (M * H)]
     cells = ((pictures + 1) * 127.5).round().byte().flatten(0, 1).unflatten(0, (-1, n))  # (N M / n, n, 3, H, W)
@@ -971,8 +977,7 @@ def page(title, words, pictures, dials, quality=90):
 def dial_page(run, x, strengths=None):
     """The page of the dial: a slider for the run's attribute, with 21 places, or two for the first two, with 9 each.
 
-    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is to be
-    shown.
+    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is shown.
     """
     attrs = run.config.attr[:2]
     n, digits, quality = (21, 1, 90) if len(attrs) == 1 else (9, 2, 70)

@@ -184,7 +184,8 @@ def work(job):
     torch.set_num_threads(1)
     train_data, test_data = data.load(config.data, config.attr, config.size, config.root)
     run = rivals.RIVALS[config.rival](config) if isinstance(config, rivals.Config) else trip.Run(config)
-    run.G.__class__ = PATCHES.get(variant, type(run.G))
+    if variant in PATCHES:
+        run.G.__class__ = PATCHES[variant]
     try:
         for _ in ev.watch(run, train_data, test_data):
             pass
@@ -965,9 +966,8 @@ def draw(root=""):
                "study_rivalry": "rivalry64" in there and fig_variants("rivalry64", only="all|shift"),
                "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
                "photos": fig_photos(root), "study_photo_levels": fig_photo_levels(root),
-               "photos_grid": fig_photo_grid(root)}
-    if "rivals_long" in made:
-        figures["study_rivals_long"] = fig_variants("rivals_long")
+               "photos_grid": fig_photo_grid(root),
+               "study_rivals_long": "rivals_long" in there and fig_variants("rivals_long")}
     for group, strips in ("rivals", "study_rivals"), ("photo_rivals", "photos_rivals"):
         if group in made:
             figures |= {f"study_{group}_aas": fig_swaps(of_group(rows, group)),
@@ -1010,11 +1010,12 @@ def command(argv):
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
             raise data.InputError(f"--seeds {seed}: no run of {', '.join(groups)} has that seed")
-    photographs = [group for group in args.groups if re.match("photo|neutral", group)]
-    if not args.draw and photographs and not Path(args.root or "?").is_dir():
-        raise data.InputError(f"{photographs[0]} needs --root DIR, the folder of CelebA-HQ; not {args.root or 'none'}")
+    photographs = [group for group in asked if re.match("photo|neutral", group)]
     if not args.draw:
-        if not args.root and any(re.match("photo|neutral", group) for group in asked):
+        if photographs and not (args.root and Path(args.root).is_dir()):
+            if args.root or args.groups:
+                raise data.InputError(f"{photographs[0]} needs --root DIR, the folder of CelebA-HQ, not "
+                                      f"{args.root or 'none'}")
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
         run_all(groups, args.seeds, args.root)
         judge_rivals(groups, args.seeds, args.root)
