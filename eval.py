@@ -799,7 +799,7 @@ def words(name):
     return utf_8(name).replace("$", r"\$")
 
 
-def level(axes, *targets):
+def dotted(axes, *targets):
     """Target values as dotted lines."""
     for u in targets:
         axes.axhline(u, color="black", lw=0.8, ls=":", zorder=0)
@@ -839,7 +839,7 @@ def fig_box(result):
                          flierprops={"markersize": 3})
     for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
         box.set_facecolor(colour)
-    level(axes, -0.5, 0, 0.5)
+    dotted(axes, -0.5, 0, 0.5)
     axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5),
              title=f"{words(result.name)}: generated pairs")
     return figure
@@ -854,7 +854,7 @@ def fig_ranker(results):
         axes.plot(SWEEP, mean, ".-", color=colour, label=words(result.name))
         axes.fill_between(SWEEP, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
     axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2: half way")
-    level(axes, -1, 1)
+    dotted(axes, -1, 1)
     axes.set(xlabel="v", ylabel="R(x, G(x, v)), mean and std", ylim=(-1.3, 1.3),
              title=f"judged by the ranker of {words(results[0].name)}")
     axes.legend()
@@ -908,7 +908,7 @@ def fig_densities(run):
             for sign, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
                 means.plot(steps, [h[f"{kind}_{sign}"][k] for h in run.history], style, color=COLOURS[sign],
                            label=f"{label} = {value}")
-            level(means, -target, target)
+            dotted(means, -target, target)
             for column, (moment, outputs) in enumerate(run.snapshots.items()):
                 axes = figure.add_subplot(grid[3 * k + row, column])
                 for sign, colour in COLOURS.items():
@@ -1177,6 +1177,7 @@ def parse(argv):
 
 def command(argv):
     args = parse(argv)
+    args.runs = list(dict.fromkeys(args.runs))  # (one named twice is judged once)
     tell, started = data.teller(), time.perf_counter()
     for folder in args.runs:
         if folder.is_dir():

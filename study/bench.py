@@ -96,6 +96,8 @@ def main(argv):
         if not 0 < seconds < 1e6:
             raise data.InputError("--seconds: type a number of seconds after it, as in --seconds 30")
     args = trip.parse(argv, "study/bench.py")
+    if args.edit or args.resume:
+        raise data.InputError("--edit, --resume: bench.py takes settings of a training only; leave these out")
     config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0))
     if len(config.attr) > len(data.FACE_ATTRS):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")

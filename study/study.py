@@ -90,7 +90,7 @@ GROUPS = {
         "default": SMALL,
         "no factor v": SMALL,  # (where nothing is changed: see PATCHES)
         "L1 cycle loss": SMALL | dict(lam_c=2.5)}),
-    "time": (range(1), {f"{n} x": dict(steps=n * 1500, measure_every=n * 30) if n > 1 else {} for n in (1, 2)}),
+    "time": (range(1), {f"{n} x": dict(steps=n * 1500, measure_every=n * 30) if n > 1 else {} for n in (1, 2, 4, 8)}),
     "person": (range(1), {f"{name}, {n} x": longer(n, **change) for n in LONGER
                           for name, change in (("score", {}), ("Table 4", TABLE4))}),
     "lambda": (range(1), {str(lam): SMALL | (dict(lam=lam) if lam != 1.2 else {})
@@ -588,14 +588,14 @@ def fig_claim(curves):
             means, colour = np.array([[of[step, seed] for seed in seeds] for step in steps]), ev.COLOURS[name]
             axes.plot(steps, means.mean(1), style, color=colour, label=f"{label} = {value}")
             axes.fill_between(steps, means.min(1), means.max(1), color=colour, alpha=0.2, lw=0)
-        ev.level(axes, -target, target)
+        ev.dotted(axes, -target, target)
     axes.set(xlabel="iteration", ylabel="mean of R, held-out pairs", ylim=(-1.7, 1.3),
              title=f"smile, 64 px: mean and range of {len(seeds)} seeds")
     axes.legend(fontsize=8, ncols=2, loc="lower right")
     return figure
 
 
-def lines_of(curves, group):
+def histories(curves, group):
     """variant -> seed -> (iterations, levels of generated pairs, levels of real pairs)."""
     found = defaultdict(lambda: defaultdict(list))
     for row in curves:
@@ -621,11 +621,11 @@ def fig_balance(rows, curves, theory):
         by_lam.plot([float(lam) for lam in values], [np.mean(u) for u in values.values()], "o", mfc=fill,
                     color=ev.COLOURS["plus"], label=label)
     by_lam.set(xlabel="lambda", title="trained together")
-    lines = lines_of(curves, "person")
-    for head, colour in (("score", ev.PALETTE[0]), ("Table 4", ev.PALETTE[1])):
+    lines = histories(curves, "person") | {f"64 px, {n}": line for n, line in histories(curves, "time").items()}
+    for head, name, colour in zip(("64 px", "score", "Table 4"), ("64 px", "32 px", "Table 4's head"), ev.PALETTE):
         for n in LONGER:
             for line in lines.get(f"{head}, {n} x", {}).values():
-                over_time.plot(line[0], line[1], color=colour, lw=1.2, label=f"{head}: generated" if n == 1 else None)
+                over_time.plot(line[0], line[1], color=colour, lw=1.2, label=f"{name}: generated" if n == 1 else None)
                 over_time.plot(line[0], line[2], color=colour, lw=1, ls=":", label="real" if n == 1 else None)
     over_time.set(xlabel="iteration", title="1, 4 and 8 times the iterations", xscale="log")
     for axes in (fresh_ones, by_lam, over_time):
@@ -640,7 +640,7 @@ def fig_trap(curves):
     figure, axes = ev.canvas(height=3.4)
     ways = [("starts", "default"), *(("trap", variant) for variant in list(GROUPS["trap"][1])[1:])]
     for (group, variant), colour in zip(ways, ev.PALETTE):
-        for n, line in enumerate(lines_of(curves, group).get(variant, {}).values()):
+        for n, line in enumerate(histories(curves, group).get(variant, {}).values()):
             axes.plot(line[0], line[1], color=colour, lw=1, label=variant if n == 0 else None)
     axes.set(xlabel="iteration", ylabel="|R(x, G(x, v))|, v = +-1", title="who leaves \"change nothing\"?")
     axes.legend(fontsize=8)
@@ -680,7 +680,7 @@ def fig_photo_levels(root, attrs=PHOTOS[:4], n=300):
     lines.legend(fontsize=8)
     boxes.set(xlabel="v", ylabel="R(x, G(x, v))", xticks=ev.LEVELS, title=f"{attrs[0]} (Fig. 6)")
     lines.set(xlabel="v", title="mean and std (Fig. 7)")
-    ev.level(boxes, -0.5, 0, 0.5)
+    ev.dotted(boxes, -0.5, 0, 0.5)
     return figure
 
 
@@ -721,6 +721,9 @@ def fig_variants(group, root="", only=""):
     return figure
 
 
+OF_METHOD = dict(zip((*JUDGES_OF_RIVALS, *rivals.SETTINGS), ev.PALETTE))  # the same in all figures
+
+
 def fig_rivals(lines):
     """Fig. 7: mean (and std) of R(x, G(x, v)) against v for each method, by both rankers; lines: of JUDGED, of a group.
 
@@ -728,7 +731,8 @@ def fig_rivals(lines):
     """
     figure, panels = ev.canvas(2, 4.5, 12, sharey=True)
     for axes, judge in zip(panels, JUDGES_OF_RIVALS):
-        for variant, colour in zip((variant for variant in variants(lines) if " " not in variant), ev.PALETTE):
+        for variant in (variant for variant in variants(lines) if " " not in variant):
+            colour = OF_METHOD[variant]
             for coding, style in zip(dict.fromkeys((native(lines, variant), "relative")), ("-", "--")):
                 mean, std, *_ = np.mean(curves_of(lines, variant, judge, coding), 0)
                 axes.plot(ev.V, mean, style, color=colour, lw=1.5, label=variant if style == "-" else None)
@@ -744,11 +748,11 @@ def fig_swaps(rows):
     """Fig. 12: AAS of each method, mean and range of the seeds; dotted, how often its judge is right on real ones."""
     figure, axes = ev.canvas(height=3.6)
     values = {variant: found for variant, found in over_seeds(rows, "aas").items() if found}
-    for i, found in enumerate(values.values()):
-        axes.bar(i, np.mean(found), color=ev.PALETTE[i % len(ev.PALETTE)])
+    for i, (variant, found) in enumerate(values.items()):
+        axes.bar(i, np.mean(found), color=OF_METHOD[variant.split(" --")[0]])
         axes.plot([i, i], [min(found), max(found)], color="black", lw=1)
     axes.set_xticks(range(len(values)), list(values), rotation=20, ha="right")
-    ev.level(axes, np.mean(sum(over_seeds(rows, "aas_judge").values(), [])))
+    ev.dotted(axes, np.mean(sum(over_seeds(rows, "aas_judge").values(), [])))
     axes.set(ylabel="AAS, %", ylim=(0, 105))
     return figure
 

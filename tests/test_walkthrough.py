@@ -50,7 +50,7 @@ def solutions(nb):
     """Exercise -> the code of its solution, from the folded texts: the block that follows **1.1**."""
     found = {}
     for cell in tagged(nb, "solution"):
-        parts = re.findall(r"\*\*(\d+\.\d)\*\*(.*?)(?=\*\*\d|\*\*Think|</details>)", cell.source, re.S)
+        parts = re.findall(r"\*\*(\d+\.\d)\*\*(.*?)(?=\*\*\d|</details>)", cell.source, re.S)
         for name, text in parts:
             found[name] = re.search(r"```python\n(.*?)```", text, re.S)[1]
     return found
@@ -175,6 +175,11 @@ def test_the_pages_with_sliders_are_stored(committed):
     frames = [out for cell in code_cells(committed) for out in cell.outputs
               if "<iframe srcdoc=" in out.get("data", {}).get("text/html", "")]
     assert len(frames) == 4  # the dial at the top, the training, the dial of the reader's own G, two dials
+
+
+def test_the_text_stays_short(committed):
+    """The first version's had 4,385 words, formulas, tables and solutions counted."""
+    assert sum(len(cell.source.split()) for cell in committed.cells if cell.cell_type == "markdown") <= 3750
 
 
 def test_the_committed_file_is_valid_and_has_no_more_than_3_mb(committed):
