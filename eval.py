@@ -478,13 +478,15 @@ def truth_scores(seen, before, truth, k, trained):
     from the truth of x; `leakage_judge` is the same for x itself: the judge's own error. `disentanglement` is a
     row of a K x K matrix: what turning this dial from -1 to 1 does to each attribute that has a dial. `crossed`:
     the share of faces that the dial takes across strength 0.5, by v = -1 where x is above it, by v = +1 where x
-    is below.
+    is below; `true_spearman_asked`: the rank correlation in that half of the dial, where footnote 3 asks.
     """
     sweep, others = seen[:, AT_SWEEP, k], np.arange(truth.shape[1]) != k
-    above = truth[:, k] > 0.5
+    above, middle = truth[:, k] > 0.5, len(SWEEP) // 2
+    half = np.where(above[:, None], sweep[:, :middle + 1], sweep[:, middle:])
     mean, error = sweep.mean(0), np.abs(before - truth)
     change = (seen[:, -1] - seen[:, 0]).mean(0)[trained]
     return {"true_spearman": correlation(ranks(sweep), ranks(np.array(SWEEP))).mean().item(),
+            "true_spearman_asked": correlation(ranks(half), np.arange(middle + 1.0)).mean().item(),
             "true_linearity": (correlation(mean, np.array(SWEEP)) ** 2).item(),
             "true_range": (mean[-1] - mean[0]).item(),
             "crossed": ((np.where(above, seen[:, 0, k], seen[:, -1, k]) > 0.5) != above).mean().item(),
@@ -1123,6 +1125,7 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("own_recon_l1", "  with v the picture's own label", ".4f"),
         ("outside_l1", "L1 of G(x, v) to x outside the region", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
+        ("true_spearman_asked", "  in the half where v < 0 meets a smile, v > 0 none", ".3f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),
         ("true_range", "  at v = 1 minus at v = -1", ".2f"),
         ("crossed", "  share of faces that cross 0.5", ".3f"),

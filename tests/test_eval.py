@@ -307,6 +307,17 @@ def test_a_generator_that_moves_another_attribute_too_is_found_out(smiles, judge
     assert spoilt["true_spearman"] > 0.9
 
 
+def test_the_order_is_measured_apart_where_the_dial_is_asked():
+    strengths = np.array([[0.9, 0.2], [0.1, 0.2]])  # of two faces and two attributes; the second is the dial's
+    strengths[0, 1] = 0.8
+    seen = np.repeat(strengths[:, None], len(eval.V), 1)
+    seen[0, :, 1] += 0.5 * np.minimum(eval.V, 0)  # the smile gets less, and no more
+    seen[1, :, 1] += 0.5 * np.maximum(eval.V, 0)
+    assert eval.truth_scores(seen, strengths, strengths, 1, [1])["true_spearman_asked"] == pytest.approx(1)
+    assert eval.truth_scores(seen, strengths, strengths, 1, [1])["true_spearman"] < 0.95
+    assert eval.truth_scores(seen[::-1], strengths, strengths, 1, [1])["true_spearman_asked"] == 0
+
+
 def test_a_change_outside_the_region_is_measured_there_alone(smiles, judges):
     class Stained(nn.Module):
         def forward(self, x, v):
