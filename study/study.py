@@ -966,6 +966,7 @@ def draw(root=""):
     figures = {"study_claim": "claim" in there and fig_claim(curves),
                "study_balance": THEORY.is_file() and fig_balance(rows, curves, read_table(THEORY)),
                "study_trap": "starts" in there and fig_trap(curves),
+               "study_time": "time" in there and fig_variants("time"),
                "study_ablation": "ablation" in there and fig_variants("ablation"),
                "study_rivalry": "rivalry64" in there and fig_variants("rivalry64", only="all|shift"),
                "photos_smile": fig_photos(root, ("smile",), 6), "photos_first": fig_photos(root, ("smile",), 16),
