@@ -382,7 +382,8 @@ def test_signatures_hold_in_the_papers_own_numbers():
     ({("relgan", "leakage"): 0.055}, "Re4", "undecided"),
     ({("relgan", "leakage"): 0.04, ("relgan", "outside_l1"): 0.01}, "Re4", "fails"),
     ({("relgan", "aas"): 93}, "Re5", "undecided"), ({("relgan", "aas"): 80}, "Re5", "fails"),
-    ({("relgan", "lambda = 0"): 0.05}, "All", "fails")])
+    ({("relgan", "lambda = 0"): 0.05}, "All", "fails"),
+    ({("relgan", "mean"): -0.02 * eval.V, ("relgan", "std"): 0.05}, "All", "undecided")])
 def test_signatures_fail_by_the_thresholds(change, name, verdict):
     assert verdicts(change)[name] == verdict
 
