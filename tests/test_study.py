@@ -93,7 +93,8 @@ def test_figures_show_every_variant(rows):
     fresh, by_lam, over_time = study.fig_balance(rows, curves, theory).axes
     assert len(fresh.lines) == 2 * 3 + 1 and all(len(line.get_xdata()) == len(study.LAMS) for line in fresh.lines[:6:2])
     assert [len(line.get_xdata()) for line in by_lam.lines[:2]] == 2 * [len(study.GROUPS["lambda"][1])]
-    of = {(row["variant"], row["seed"]) for row in curves if row["group"] in ("person", "time") and row["variant"] != "2 x"}
+    of = {(row["variant"], row["seed"]) for row in curves
+          if row["group"] in ("person", "time") and row["variant"] != "2 x"}
     assert len(over_time.lines) == 2 * len(of) + 1
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
     shown = {(row["group"], row["variant"], row["seed"]) for row in curves if row["group"] in ("starts", "trap")}
