@@ -6,16 +6,16 @@
     python trip.py --help                                          every setting, with its default
 
 There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
-The ranker R(x, y) says how much more of it face y shows than face x. The critic D(x) says whether x is a real
-picture. R and D are two heads on one stack of features F, and learn together.
+The ranker R(x, y) says how much more of it face y shows than face x. The discriminator D(x) says whether x is
+a real picture. R and D are two heads on one stack of features F, and learn together.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The rest of x stays: G moves x's pixels and adds paint, and every change of
-a pixel costs, by paint once more.
+and v. D keeps G's pictures real. The rest of x stays: G warps x and adds paint, and every change of a pixel
+costs, by paint once more.
 
     paper           what it is                                      here
-    Table 4, 3      networks                                        Ranker; Table3, SwitchNorm (at the end)
-    (none)          the default's generator: moves, adds paint      moved, Generator
+    Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
+    (none)          the default's generator: warps, adds paint      warp, Generator
     Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
@@ -23,29 +23,35 @@ a pixel costs, by paint once more.
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x                               cycle_loss
     L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
-    (none)          change and paint little; R not too steep        keep_loss, slope_penalty
+    (none)          change and paint little; R not too steep        identity_loss, lipschitz_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
 
 Shapes: B pictures in a batch, K attributes; pictures float (B, 3, H, W), pixels in [-1, 1]; v and r (B, K).
-The method ends at the line of ====; below it are the paper's generator and the command line.
+The method ends at the line of ====; below it are the paper's generator, checkpoints, and the program.
 """
 
 import argparse
 import math
+import os
 import re
 import shlex
+import signal
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import data
-from data import Diverged, InputError, team  # team: torchrun's processes; number 0 of 1 without it
+import eval  # measures and draws; the method knows nothing of it
+from data import InputError
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -59,7 +65,7 @@ def he_weights(net):
             nn.init.zeros_(layer.bias)
 
 
-def with_planes(x, v):
+def condition(x, v):
     """Picture and strengths for a convolution: (B, 3 + K, H, W), v_k as a constant plane."""
     return torch.cat([x, v[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
@@ -71,8 +77,8 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-def moved(x, flow):
-    """At each place what x shows at place + flow (bilinear; beyond the edge, the edge).
+def warp(x, flow):
+    """x moved: at each place what x shows at place + flow (bilinear; beyond the edge, the edge).
 
     x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; from the first pixel to the last one it is 2.
     """
@@ -82,16 +88,16 @@ def moved(x, flow):
 
 
 class Generator(nn.Module):
-    """G(x, v), (B, 3, H, W): x fetched from v flow / 10 away (see moved), plus v paint, cut to [-1, 1].
+    """G(x, v), (B, 3, H, W): x fetched from v flow / 10 away (see warp), plus v paint, cut to [-1, 1].
 
     x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x, but for rounding. The layers get v as an
     input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without normalisation,
     whose statistics would tint what is to stay. One arrow of the flow moves 4 x 4 pixels: lips bend.
     """
 
-    def __init__(self, K=1, width=16, down=2, blocks=3):
+    def __init__(self, K=1, width=16, blocks=3):
         super().__init__()
-        channels = [width << i for i in range(down + 1)]
+        channels = [width, 2 * width, 4 * width]
         c = channels[-1]
         self.act = nn.LeakyReLU(0.01)  # (plain ReLUs may die: then G stays as it is)
         self.first = nn.Conv2d(3 + K, width, 3, 1, 1)  # (B, width, H, W)
@@ -107,18 +113,15 @@ class Generator(nn.Module):
             layer.weight.data *= scale
 
     def forward(self, x, v, parts=False):
-        """parts: return x moved, before paint is added, as well."""
+        """parts: return x warped, before paint is added, as well."""
         flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(x, v))
-        x_moved = moved(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
-        picture = (x_moved + paint).clamp(-1, 1)
-        return (picture, x_moved) if parts else picture
+        x_warped = warp(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
+        picture = (x_warped + paint).clamp(-1, 1)
+        return (picture, x_warped) if parts else picture
 
     def changes(self, x, v):
-        """What v_k multiplies: flow (B, K, 2, h, w), in tenths of moved's, and paint (B, K, 3, H, W).
-
-        h, w: H, W halved `down` times.
-        """
-        features, seen = self.act(self.first(with_planes(x, v))), []
+        """What v_k multiplies: flow (B, K, 2, H/4, W/4), in tenths of warp's, and paint (B, K, 3, H, W)."""
+        features, seen = self.act(self.first(condition(x, v))), []
         for layer in self.down:
             seen.append(features)
             features = self.act(layer(features))
@@ -133,20 +136,20 @@ class Generator(nn.Module):
 class Ranker(nn.Module):
     """A feature stack F (Table 4) shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
 
-    R in the code is the whole network: R(x, y), and D(x) = R.critic(R.features(x)).
+    R in the code is the whole network: R(x, y), and D(x) = R.discriminate(R.features(x)).
     size: of the pictures, in pixels. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256).
-    table4: R's head has two layers, and can see that x and y are one person. Else it has one, without a bias:
-    R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
+    paper_head: R's head has two layers, and can see that x and y are one person. Else it has one, without a
+    bias: R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
     """
 
-    def __init__(self, K=1, width=64, size=256, table4=False):
+    def __init__(self, K=1, width=64, size=256, paper_head=False):
         super().__init__()
         channels = [3] + [width << i for i in range(int(math.log2(size // 4)))]
         layers = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.01)] for a, b in zip(channels, channels[1:])]
         c = channels[-1]
         self.features = nn.Sequential(*sum(layers, []))  # F: (B, 3, H, W) -> (B, c, 4, 4)
-        before = [nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01)] if table4 else []
-        self.rank_head = nn.Sequential(*before, nn.Flatten(), nn.Linear(16 * c, K, bias=table4))
+        before = [nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01)] if paper_head else []
+        self.rank_head = nn.Sequential(*before, nn.Flatten(), nn.Linear(16 * c, K, bias=paper_head))
         self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
         he_weights(self)
 
@@ -158,7 +161,7 @@ class Ranker(nn.Module):
         """Eq. 1 (4: y = G(x, v)): R(x, y), (B, K). F(x), F(y) come from outside: each goes through F once."""
         return self.rank_head(fy - fx).float()
 
-    def critic(self, fx):
+    def discriminate(self, fx):
         """Eq. 6: D(x) from the features F(x): (B, 1), 1 for real and 0 for generated."""
         return self.gan_head(fx).float()
 
@@ -203,8 +206,8 @@ def cycle_loss(x, back):
     return (back - x).abs().mean()
 
 
-def keep_loss(x, fake):
-    """E [(fake - x)^2]: change little; with x moved for x: paint little. Ours. x, fake: (B, 3, H, W)."""
+def identity_loss(x, fake):
+    """E [(fake - x)^2]: change little; with x warped for x: paint little. Ours. x, fake: (B, 3, H, W)."""
     return ((fake - x) ** 2).mean()
 
 
@@ -214,20 +217,20 @@ def gradient_penalty(R, x, fake, a, center):
     x, fake: (B, 3, H, W); a: (B, 1, 1, 1), uniform in [0, 1].
     """
     z = (a * x + (1 - a) * fake).requires_grad_()
-    d = R.critic(R.features.forward(z))  # (.forward: not compiled, so there is a second gradient)
+    d = R.discriminate(R.features(z))
     grad, = torch.autograd.grad(d.sum(), z, create_graph=True)
     return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
 
 
-def slope_penalty(R, x, y, fake, a, steepest):
+def lipschitz_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z R_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
     Not in the paper. Labels know two classes, so R becomes a step between them, and G need only just cross
-    it, whatever v; an R that may not be steep is a ramp, which asks G for more. x matters with table4 only.
+    it, whatever v; an R that may not be steep is a ramp, which asks G for more. x: only for paper_head.
     x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
-    fx, fz = R.features.forward(x).detach(), R.features.forward(z)
+    fx, fz = R.features(x).detach(), R.features(z)
     grads = [torch.autograd.grad(out.sum(), z, create_graph=True)[0] for out in R.rank(fx, fz).unbind(1)]
     return sum(((grad.flatten(1).norm(dim=1) - steepest).clamp(min=0) ** 2).mean() for grad in grads)
 
@@ -248,23 +251,24 @@ def orthogonal_penalty(net):
 # The algorithm
 
 class Run:
-    """A run between two iterations: players, optimisers, random state, notes that training never reads."""
-    nets = ("G", "R", "opt_g", "opt_r")  # what a checkpoint holds of it, beside NOTES
+    """A run between two iterations: players, optimisers, random state."""
 
     def __init__(self, config, device="cpu"):
-        torch.manual_seed(config.seed)  # decides the first weights
-        self.rng = torch.Generator().manual_seed(config.seed + 10 ** 6 * team.number)  # the pairs and the v
-        self.config, self.device, self.step = config, torch.device(device), 0
-        c, layout = config, dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
-        kind = Table3 if c.table3 else Generator
-        self.G = kind(len(c.attr), c.g_width, c.g_down, c.g_blocks).to(**layout)
-        self.R = Ranker(len(c.attr), c.r_width, c.size, c.table4).to(**layout)
-        adam = dict(betas=(c.beta1, c.beta2), fused=self.device.type == "cuda")
+        c, self.config, self.device, self.step = config, config, torch.device(device), 0
+        place = dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+            torch.manual_seed(c.seed)  # decides the first weights
+            kind = PaperGenerator if c.paper_generator else Generator
+            self.G = kind(len(c.attr), c.g_width, c.g_blocks).to(**place)
+            self.R = Ranker(len(c.attr), c.r_width, c.size, c.paper_head).to(**place)
+        adam = dict(betas=(0.5, c.beta2), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
         self.warmup = min(c.warmup, c.steps // 4)  # iterations
-        # eval.watch's: measurements, losses since the last of them, R's outputs at three moments, time spent
-        self.history, self.recent, self.snapshots, self.seconds = [], {}, {}, 0.0
+        own = np.random.SeedSequence((c.seed, team.number)).generate_state(1)[0]  # each process draws others
+        self.rng = torch.Generator().manual_seed(int(own))  # the pairs and the v
+        self.bf16 = self.device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+        self.log = {}  # eval.fit's notes, which training never reads
 
     @property
     def ranking(self):
@@ -272,12 +276,11 @@ class Run:
         return self.step >= self.warmup
 
     def autocast(self):
-        """Within this context the networks compute in bf16, if the run does; what the heads say is float."""
-        bf16 = data.in_bf16(self.config.precision, self.device)
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        """Within it the networks compute in bf16 on a GPU that has it; what the heads say is float."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def random(run, *shape):
+def uniform(run, *shape):
     """Uniform numbers in [0, 1) from the run's own random stream, on its device."""
     return torch.rand(*shape, generator=run.rng).to(run.device, non_blocking=run.device.type == "cuda")
 
@@ -291,61 +294,62 @@ def augmented(run, x):
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
     x = nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
     if colour:
-        brightness, saturation, contrast = colour * (2 * random(run, 3, len(x), 1, 1, 1) - 1)
+        brightness, saturation, contrast = colour * (2 * uniform(run, 3, len(x), 1, 1, 1) - 1)
         grey, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
         x = grey + (1 + saturation) * (x - grey)
         x = mean + 0.3 * brightness + (1 + contrast / 2) * (x - mean)
     return x
 
 
-def update(net, optimizer, losses, clip):
+def update(net, optimizer, losses, grad_clip):
     """Move this player's parameters down the sum of its losses; the other's get no gradient (`inputs`)."""
     parameters = list(net.parameters())
     optimizer.zero_grad()
     sum(losses.values()).backward(inputs=parameters)
     team.average([p.grad for p in parameters if p.grad is not None] + list(net.buffers()))  # (under torchrun)
-    if clip:
-        nn.utils.clip_grad_norm_(parameters, clip)
+    if grad_clip:
+        nn.utils.clip_grad_norm_(parameters, grad_clip)
     optimizer.step()
 
 
 def ranker_step(run, x, y, r, fake):
     """One step of the ranker (Fig. 10): R(x, y) goes to r, R(x, fake) to 0; D(x) and D(y) to 1, D(fake) to 0.
 
-    fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: always
-    ranker_gan, after the warm-up ranker_rank, and the penalties that have a weight, ranker_gp, ranker_slope.
+    fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: ranker_gan;
+    after the warm-up ranker_rank; and the penalties that have a weight, ranker_gp, ranker_lipschitz.
     """
     c, R = run.config, run.R
     with run.autocast():
         fx, fy, ff = R.features(augmented(run, torch.cat([x, y, fake]))).chunk(3)
-        losses = {"ranker_gan": c.lam_g * ranker_gan_loss(R.critic(torch.cat([fx, fy])), R.critic(ff))}
+        d_real, d_fake = R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)
+        losses = {"ranker_gan": c.lam_g * ranker_gan_loss(d_real, d_fake)}
         if run.ranking:
             rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
             losses["ranker_rank"] = c.lam_rank * rank_loss
     x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough, and not augmented)
-    a = random(run, len(x), 1, 1, 1)
+    a = uniform(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
-    if c.lam_slope and run.ranking:
-        losses["ranker_slope"] = c.lam_slope * slope_penalty(R, x, y, fake, a, c.slope * 64 / c.size)
-    update(R, run.opt_r, losses, c.clip)
+    if c.lam_lip and run.ranking:
+        losses["ranker_lipschitz"] = c.lam_lip * lipschitz_penalty(R, x, y, fake, a, 12.8 / c.size)
+    update(R, run.opt_r, losses, c.grad_clip)
     return losses
 
 
-def generator_step(run, x, v, fake, x_moved):
+def generator_step(run, x, v, fake, x_warped):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
-    fake, x_moved: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
+    fake, x_warped: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
     sum is the total: always generator_gan, _keep; after the warm-up _rank, and _cycle if it has a weight;
     _paint and _orthogonal if they have one.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
         fx, ff = R.features(augmented(run, torch.cat([x, fake]))).chunk(2)
-        losses = {"generator_gan": c.lam_g * generator_gan_loss(R.critic(ff)),
-                  "generator_keep": c.lam_keep * keep_loss(x, fake)}
+        losses = {"generator_gan": c.lam_g * generator_gan_loss(R.discriminate(ff)),
+                  "generator_identity": c.lam_id * identity_loss(x, fake)}
         if c.lam_paint:
-            losses["generator_paint"] = c.lam_paint * keep_loss(x_moved, fake)
+            losses["generator_paint"] = c.lam_paint * identity_loss(x_warped, fake)
         if run.ranking:
             target = cls_target(v) if c.cls else v
             losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
@@ -353,14 +357,14 @@ def generator_step(run, x, v, fake, x_moved):
                 losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
     if c.lam_o:
         losses["generator_orthogonal"] = c.lam_o * orthogonal_penalty(G)
-    update(G, run.opt_g, losses, c.clip)
+    update(G, run.opt_g, losses, c.grad_clip)
     return losses
 
 
-def set_rates(run):
+def set_lr(run):
     """The learning rates of this iteration: constant, then linearly down to 0."""
     c = run.config
-    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.decay_from)))
+    fade = min(1, (c.steps - run.step) / max(1, c.steps * (1 - c.lr_decay_start)))
     run.opt_g.param_groups[0]["lr"] = c.lr_g * fade
     run.opt_r.param_groups[0]["lr"] = c.lr_r * fade
 
@@ -372,13 +376,13 @@ def train(run, stream):
     """
     c = run.config
     while run.step < c.steps:
-        set_rates(run)
+        set_lr(run)
         x, y, r = next(stream)  # real pairs: y shows more than x where r = 1
-        v = 2 * random(run, len(x), len(c.attr)) - 1  # v ~ U[-1, 1]
+        v = 2 * uniform(run, len(x), len(c.attr)) - 1  # v ~ U[-1, 1]
         with run.autocast():
-            fake, x_moved = run.G(x, v, parts=True)  # drawn once; both players use fake
+            fake, x_warped = run.G(x, v, parts=True)  # drawn once; both players use fake
         losses = ranker_step(run, x, y, r, fake.detach())
-        losses |= generator_step(run, x, v, fake, x_moved)  # (asks the R that has just learned)
+        losses |= generator_step(run, x, v, fake, x_warped)  # (asks the R that has just learned)
         run.step += 1
         yield losses
 
@@ -400,20 +404,18 @@ class Config:
     size: int = setting(64, "pictures are SIZE x SIZE pixels [256]", choices=(32, 64, 128, 256, 512, 1024))
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
-    seed: int = setting(0, "decides first weights, pairs and v (not the data set and its split)", 0, 2 ** 62)
+    seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
     lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
-    lam_keep: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
-    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) minus x moved [not in the paper]")
-    lam_slope: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
-    slope: float = setting(0.2, "longest gradient of R without penalty, times 64 / SIZE [not in the paper]")
+    lam_id: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
+    lam_lip: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
-    table3: bool = setting(False, "G is Table 3's: it draws the picture anew, and moves nothing [yes]")
-    table4: bool = setting(False, "R's head is Table 4's and sees pairs, not a score of each picture [yes]")
+    paper_generator: bool = setting(False, "G is Table 3's: it draws the picture anew [yes]")
+    paper_head: bool = setting(False, "R's head is Table 4's and sees pairs, not a picture's score [yes]")
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
-    g_down: int = setting(2, "stride-2 layers of G [2]", 0, 3)
     g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
     r_width: int = setting(32, "filters of R's first layer [64]", 1, 1024)
     # ... the losses' fine print ...
@@ -427,36 +429,31 @@ class Config:
     ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
     shift: int = setting(3, "R sees a batch shifted by up to so many pixels [none]", 0, 256)
     colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
-    # ... optimisation, machine and bookkeeping
-    beta1: float = setting(0.5, "Adam's beta 1 [0.5]", 0, 0.9999)
-    beta2: float = setting(0.99, "Adam's beta 2 [0.999]", 0, 0.9999)
-    decay_from: float = setting(0.2, "share of STEPS after which rates fall linearly to 0; 1: never", 0, 1)
-    clip: float = setting(10.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
-    precision: str = setting("auto", "auto: bf16 on a GPU that has it", choices=("auto", "bf16", "float32"))
-    compile: bool = setting(False, "torch.compile the networks: for a GPU; left out where it fails")
-    measure_every: int = setting(30, "iterations between measurements on held-out pictures", 1, 10 ** 9)
-    save_every: int = setting(500, "iterations between checkpoints", 1, 10 ** 9)
+    # ... and optimisation
+    beta2: float = setting(0.99, "Adam's beta 2; beta 1 is 0.5 [0.999]", 0, 0.9999)
+    lr_decay_start: float = setting(0.2, "share of STEPS after which rates fall to 0; 1: never [1]", 0, 1)
+    grad_clip: float = setting(10.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
 
     def __post_init__(self):
-        self.attr = tuple(self.attr)
+        self.attr = (self.attr,) if isinstance(self.attr, str) else tuple(self.attr)
         for f in fields(self):
             value, (low, high, choices) = getattr(self, f.name), f.metadata["bounds"]
             if choices and value not in choices:
-                raise InputError(f"--{f.name} {value}: must be one of {data.show(choices)}")
+                raise InputError(f"--{f.name} {value}: must be one of {as_typed(choices)}")
             if f.type in (int, float) and not low <= value <= high:  # (as nan is not)
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. Where it is silent: steps, warmup, ties, lam_keep (a warm-up needs a
+# "paper": Sec. 4, Tables 3 and 4. Where it is silent: steps, warmup, ties, lam_id (a warm-up needs a
 # reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs
 # (every second), and pairs balanced and mirrored
 PRESETS = {
     "small": {},
-    "photo": dict(steps=6000, lam=0.5, lam_paint=0.0, colour=1.0, measure_every=100),
-    "paper": dict(size=256, steps=12000, warmup=2000, batch=4, table3=True, table4=True, g_width=64, g_down=2,
-                  g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0,
-                  lam_o=1e-6, lam_keep=10.0, lam_paint=0.0, lam_slope=0.0, ties=0.0, shift=0, lr_g=5e-5,
-                  lr_r=1e-5, beta1=0.5, beta2=0.999, decay_from=1.0, clip=0.0, measure_every=100)}
+    "photo": dict(steps=6000, lam=0.5, lam_paint=0.0, colour=1.0),
+    "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, paper_head=True,
+                  g_width=64, g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0,
+                  gp_center=1.0, lam_o=1e-6, lam_id=10.0, lam_paint=0.0, lam_lip=0.0, ties=0.0, shift=0,
+                  lr_g=5e-5, lr_r=1e-5, beta2=0.999, lr_decay_start=1.0, grad_clip=0.0)}
 
 
 # ============================================================================================================
@@ -500,99 +497,220 @@ class SwitchNorm(nn.Module):
         return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])  # one pass over the picture
 
 
-class Table3(nn.Module):
+class PaperGenerator(nn.Module):
     """Table 3, the paper's generator, which draws the whole picture anew; shapes as in Generator."""
 
-    def __init__(self, K=1, width=64, down=2, blocks=6):
+    def __init__(self, K=1, width=64, blocks=6):
         super().__init__()
 
         def block(conv, channels):
             return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
 
         c, layers = width, block(nn.Conv2d(3 + K, width, 7, 1, 3), width)  # (B, width, H, W)
-        for _ in range(down):
+        for _ in range(2):
             layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)  # halves H and W, doubles the channels
             c *= 2
         for _ in range(blocks):  # two convolutions, as in RelGAN's released network
             layers += [Residual(*block(nn.Conv2d(c, c, 3, 1, 1), c), nn.Conv2d(c, c, 3, 1, 1), SwitchNorm(c))]
-        for _ in range(down):
+        for _ in range(2):
             layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)  # and back
             c //= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
 
     def forward(self, x, v, parts=False):
-        picture = self.layers(with_planes(x, v)).float()  # (float: the layers may work in bf16)
-        return (picture, picture) if parts else picture  # (nothing is moved, nothing painted over)
+        picture = self.layers(condition(x, v)).float()  # (float: the layers may work in bf16)
+        return (picture, picture) if parts else picture  # (nothing is warped, nothing painted over)
 
 
-NOTES = ("warmup", "step", "seconds", "history", "recent", "snapshots")
-MAY_CHANGE = ("steps", "root", "precision", "compile", "measure_every", "save_every")  # on the way
+# ------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+NOTES = ("warmup", "step", "log")
+MAY_CHANGE = ("steps", "root")  # on the way
 
 
-def save(run, out):
+def save(run, out, nets=("G", "R", "opt_g", "opt_r")):
     """Write the checkpoint out/trip.pt; under torchrun all processes call this, and the first one writes."""
-    nets = {name: getattr(run, name).state_dict() for name in run.nets}
-    if not all(u.isfinite().all() for name in nets if name[:4] != "opt_" for u in nets[name].values()):
-        raise Diverged(f"iteration {run.step}: the weights are no longer finite")
-    notes = {name: getattr(run, name) for name in NOTES}
-    state = {"config": asdict(run.config), "rng": team.gather(run.rng.get_state()), **nets, **notes}
-    if team.first:
-        data.store(state, out / "trip.pt")
+    state = {name: getattr(run, name).state_dict() for name in nets}
+    if not all(u.isfinite().all() for name in nets if name[:4] != "opt_" for u in state[name].values()):
+        raise eval.Diverged(f"iteration {run.step}: the weights are no longer finite")
+    state |= {"config": asdict(run.config), "rng": team.gather(run.rng.get_state())}
+    state |= {name: getattr(run, name) for name in NOTES}
+    if team.number == 0:
+        data.write(Path(out) / "trip.pt", lambda file: torch.save(state, file))
     team.gather("written")
 
 
-def restore(out, device="cpu"):
-    """Read the checkpoint of the run in folder `out`; InputError where none is, or one that doesn't fit."""
+def checkpoint(out):
+    """What the file trip.pt of a folder holds, on the CPU; InputError for none, or a damaged one."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        others = ", ".join(str(other.parent) for other in sorted(path.parent.parent.glob("*/trip.pt"))[:5])
-        raise InputError(f"no run in {out} (it has no trip.pt): train one there first, or name the folder of "
-                         f"another: {others or 'there is none beside it'}")
+        raise InputError(f"no run in {out} (no trip.pt is there): train one first, or name another folder")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); name another folder") from None
+        return torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
     except Exception as error:  # whatever a strange file may lead to, in zip, in pickle, in torch
-        raise InputError(f"{path} is damaged or no checkpoint ({data.in_a_line(error)}): move it") from None
+        raise InputError(f"{path} cannot be read, is damaged or no checkpoint ({in_a_line(error)})") from None
+
+
+def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g", "opt_r")):
+    """The run in folder `out`; InputError where none is, or one that doesn't fit."""
+    state = checkpoint(out)
     try:
-        kind, settings = Run, Config
-        if "rival" in state["config"]:  # then it is of a class of study/rivals.py, and of no other file
-            sys.path.append(str(Path(__file__).resolve().parent / "study"))
-            import rivals
-            kind, settings = rivals.RIVALS[state["config"]["rival"]], rivals.Config
         strange = state["config"].keys() ^ {f.name for f in fields(settings)}
         if strange:  # (a default in the place of a missing one would make it another run)
-            raise ValueError(f"it differs in the settings {', '.join(sorted(strange))}")
+            raise ValueError(f"it differs in the settings {', '.join(sorted(map(str, strange)))}")
         run = kind(settings(**state["config"]), device)
-        for name in run.nets:
+        for name in nets:
+            if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
+                state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
-            if name[:4] == "opt_":
-                getattr(run, name).param_groups[0]["fused"] = run.device.type == "cuda"  # (of this one)
         vars(run).update({name: state[name] for name in NOTES})
-        run.recent = {name: [loss.to(run.device) for loss in losses] for name, losses in run.recent.items()}
-        run.rngs = state["rng"]  # of each process
-        run.rng.set_state(run.rngs[min(team.number, len(run.rngs) - 1)])
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
+        run.processes = len(state["rng"])
+        run.rng.set_state(state["rng"][min(team.number, run.processes - 1)])
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         if "memory" in str(error):  # of the GPU: told as such
             raise
-        raise InputError(f"{path} is of another version of this program ({data.in_a_line(error)}): go on "
+        raise InputError(f"{out}/trip.pt is of another version of this program ({in_a_line(error)}): go on "
                          f"with that version, or train anew") from None
     return run
 
 
 def load(out, device="cpu"):
-    """G, R (None where there is none), both in evaluation mode, and the config of the run in folder `out`."""
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-        run = restore(out, device)
-    return run.G.eval(), run.R and run.R.eval(), run.config
+    """G and R, in evaluation mode, and the config of the run in folder `out`."""
+    run = restore(out, device)
+    return run.G.eval(), run.R.eval(), run.config
 
+
+# ------------------------------------------------------------------------------------------------------------
+# The machine: devices, Ctrl-C, torchrun, mistakes
+
+def choose_device(name):
+    """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
+    mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (before, warp has no gradient)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    with suppress(RuntimeError, AssertionError):  # AssertionError: torch without cuda
+        device = torch.zeros(1, device=name).device  # cuda:0 for cuda
+        if device.type == "cuda":  # products in TF32, kernels found by trial
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
+        if device.type in ("cpu", "cuda") or device.type == "mps" and mps:
+            return device
+    raise InputError(f"--device {name}: there is none here, or (mps) none before PyTorch 2.13; type "
+                     f"--device cpu, or leave it out")
+
+
+@contextmanager
+def stop_flag():
+    """Within it, Ctrl-C and SIGTERM fill the list that it yields, no more; a second one ends the program."""
+    def stop(number, frame):
+        stopped.append(number)
+        signal.signal(number, before[number])
+
+    stopped = []
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Team:
+    """torchrun's processes, each with a GPU of its own, or this one alone. Number 0 writes and speaks."""
+    number, size = 0, 1
+
+    def join(self, device):
+        """Become one of torchrun's processes, if it has set LOCAL_RANK."""
+        if "LOCAL_RANK" in os.environ and not dist.is_initialized():
+            if torch.cuda.is_available() and device != "cpu":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group(timeout=timedelta(hours=12))  # number 0 may have to prepare pictures
+            self.number, self.size = dist.get_rank(), dist.get_world_size()
+            if self.number:
+                sys.stdout = open(os.devnull, "w")
+
+    def average(self, tensors):
+        """Each of the tensors becomes its mean over the processes, in one message."""
+        if self.size > 1:
+            flat = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(flat)
+            for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
+                t.copy_(mean.view_as(t))
+
+    def gather(self, value):
+        """The values of all processes, in their order; nobody goes on before all have come to this."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+
+team = Team()
+
+
+def in_a_line(error):
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def as_typed(value):
+    """A setting's value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def parser(prog, about):
+    """An ArgumentParser whose complaints are InputErrors."""
+    def complain(message):
+        raise InputError(f"{message}; see python {prog} --help")
+
+    made = argparse.ArgumentParser(prog=prog, description=about, allow_abbrev=False)
+    made.error = complain
+    return made
+
+
+def in_words(error):
+    """A mistake, or the machine's limits, in one line for the person; raises what is neither."""
+    first = os.environ.get("RANK", "0") == "0"  # the others were asked alike, or end because one has ended
+    if isinstance(error, InputError):
+        return first and error
+    if isinstance(error, OSError):  # a full disk, a folder in a file's place ...
+        return f"{error}; look there, or name another folder"
+    if isinstance(error, MemoryError) or "memory" in str(error):  # torch tells it in several ways
+        return "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
+    if team.size == 1:
+        raise error
+    return first and f"another process has ended, so all do ({in_a_line(error)}); go on with --resume"
+
+
+def program(name):
+    """Make command(argv) a program: its exit code; 2 for a mistake, told in one line; 130 for Ctrl-C."""
+    def wrap(command):
+        def main(argv=None):
+            if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
+                sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
+            try:
+                return command(sys.argv[1:] if argv is None else argv)
+            except (InputError, OSError, MemoryError, RuntimeError) as error:
+                words = in_words(error)
+                if words:
+                    print(f"{name}: error: {words}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                return 130
+        return main
+    return wrap
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The command line
 
 def parse(argv, prog="trip.py"):
     """The arguments typed. given: those that are fields of Config; config: these over the preset's."""
-    parser = data.Parser(prog=prog, description="Train TRIP, or apply it to a picture.")
-    job = parser.add_argument_group("the job")
+    made = parser(prog, "Train TRIP, or apply it to a picture.")
+    job = made.add_argument_group("the job")
     add, mode = job.add_argument, job.add_mutually_exclusive_group()
-    add("--out", type=Path, help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
+    add("--out", help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
     add("--preset", choices=list(PRESETS), help="all settings at once: small, the defaults below; photo, for "
         "photographs; paper, the values in brackets (ours where it has none), for a GPU; options count more")
     add("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
@@ -605,96 +723,106 @@ def parse(argv, prog="trip.py"):
         "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
     add("--crop", nargs=3, type=int, metavar=("LEFT", "TOP", "SIZE"), help="the square that --edit takes of "
         "the pictures, in pixels (default: the largest, in the centre)")
-    settings = parser.add_argument_group("settings (in square brackets: the paper's value)")
+    settings = made.add_argument_group("settings (in square brackets: the paper's value)")
     for f in fields(Config):
         kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
-                              help=f"{f.metadata['help']} (default: {data.show(f.default) or 'none'})")
+                              help=f"{f.metadata['help']} (default: {as_typed(f.default) or 'none'})")
     argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]  # "-1,0" is a strength, not an option
-    args = parser.parse_args(argv)
+    args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")
     args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
-    args.config = PRESETS[args.preset or "small"] | args.given
-    if "ties" in args.given and len(Config(**args.config).attr) > 1:
+    args.config = Config(**PRESETS[args.preset or "small"] | args.given)
+    if "ties" in args.given and len(args.config.attr) > 1:
         raise InputError("--ties is for one attribute: pairs that differ in one of several tie in others")
+    if args.out == "":
+        raise InputError("--out '': name a folder, as in --out runs/mine")
+    args.out = Path(args.out) if args.out else Path("runs") / "_".join(args.config.attr)
     return args
 
 
-def open_run(args, out, device):
-    """The run that the command line asks for: new, or gone on with. Nothing in `out` is changed here."""
+def open_run(args, device):
+    """The run that the command line asks for: new, or gone on with. Nothing in its folder is changed here."""
+    out = args.out
     if not args.resume and not args.edit:
         if (out / "trip.pt").exists() and not args.overwrite:
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
-        return Run(Config(**args.config), device)
+        return Run(args.config, device)
     run = restore(out, device)
-    if args.resume and type(run) is not Run:
-        raise InputError(f"{out}: a run of study/rivals.py cannot go on; name another folder with --out")
-    for name, value in (args.config if args.preset else args.given).items():
-        there = getattr(run.config, name)
+    for name in (PRESETS[args.preset] if args.preset else {}) | args.given:
+        there, asked = getattr(run.config, name), getattr(args.config, name)
         if name in MAY_CHANGE:
             run.config = replace(run.config, **{name: args.given.get(name, there)})
-        elif value != there:
-            asked = data.show(value) + ("" if name in args.given else f", as --preset {args.preset} has it")
-            raise InputError(f"the run in {out} has --{name} {data.show(there)}, not {asked}: leave the "
-                             f"option out, or name another folder with --out")
-    if args.resume and len(run.rngs) != team.size:
-        raise InputError(f"the run in {out} is of {len(run.rngs)} processes: start as many with torchrun")
+        elif asked != there:
+            raise InputError(f"the run in {out} has --{name} {as_typed(there)}, not {as_typed(asked)}: leave "
+                             f"the option (or --preset) out, or name another folder with --out")
+    if args.resume and run.processes != team.size:
+        raise InputError(f"the run in {out} is of {run.processes} processes: start as many with torchrun")
     if run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be as many or more")
     return run
 
 
-def train_command(run, args, out, then=("to go on", "trip.py", "--resume")):
-    """Train to the end, or until Ctrl-C; say where things are. Returns the exit code."""
+@program("trip.py")
+def main(argv):
+    """Train, to the end or until Ctrl-C, or edit pictures. Returns the exit code."""
+    args = parse(argv)
+    team.join(args.device)
+    out, run, old = args.out, open_run(args, choose_device(args.device)), []
+    if args.overwrite and (out / "trip.pt").exists():  # its files will go, by their names, and nothing else
+        config = checkpoint(out).get("config")
+        if not config:
+            raise InputError(f"{out}/trip.pt is no run of this program: move it, or name another folder")
+        old = ["trip.pt", *eval.files_of(config["attr"])]
+    if args.edit:
+        return eval.edit(run, out, args.edit, args.v, args.crop)
     c = run.config
+    if team.number:
+        team.gather("number 0 has prepared the files")
     train_data, test_data = data.load(c.data, c.attr, c.size, c.root, download=args.download)
-    n = len(train_data)
-    if c.batch > n:
-        raise InputError(f"--batch {c.batch}: there are {n} training pictures; type --batch {n} or less")
+    if team.number == 0:
+        team.gather("prepared")
     data.make_folder(out)
-    import eval  # measures, and draws the report: the method knows nothing of it
-    if args.overwrite and team.first:
-        eval.remove(out)
-    data.speed_up(run)
+    for name in old if team.number == 0 else ():
+        (out / name).unlink(missing_ok=True)
     if run.step == 0 and (args.preset or "small") == ("photo" if c.data == "faces" else "small"):
-        team.say("note: --preset photo is for photographs, the defaults are for drawn faces")
-    team.say(f"{c.data}: {n} + {len(test_data)} pictures, {data.show(c.attr)}; {run.device}; results: {out}")
+        print("note: --preset photo is for photographs, the defaults are for drawn faces")
+    print(f"{c.data}: {len(train_data)} + {len(test_data)} pictures, {as_typed(c.attr)}; {run.device}; "
+          f"results: {out}")
     if run.step == c.steps:
-        team.say(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
+        print(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
+
+    def keep():
+        save(run, out)
+        if run.step and team.number == 0:
+            eval.report(run, out, test_data)
+
+    losses = train(run, data.pairs(train_data, c.batch, run.rng, c.ties, run.device))
     tell = eval.progress(run)
     try:
-        with data.stop_flag() as stopped:
-            for record in eval.watch(run, train_data, test_data, out):
+        with stop_flag() as stopped:
+            for record in eval.fit(run, losses, test_data, keep):
                 tell(record)
-                if run.step < c.steps and team.agree(stopped, run.step):
-                    eval.keep(run, out, test_data)
+                asking = team.size == 1 or run.step % 10 == 0
+                if run.step < c.steps and asking and any(team.gather(bool(stopped))):
+                    keep()
+                    start = f"torchrun --nproc-per-node {team.size}" if team.size > 1 else "python"
                     device = f" --device {args.device}" if args.device != "auto" else ""
-                    team.say(f"\nstopped and saved at iteration {run.step}; {then[0]}: {team.start} "
-                             f"{then[1]} --out={shlex.quote(out.as_posix())} {then[2]}{device}")
+                    print(f"\nstopped and saved at iteration {run.step}; to go on: {start} trip.py "
+                          f"--out={shlex.quote(out.as_posix())} --resume{device}")
                     return 130
-    except Diverged as error:
-        print(f"{then[1]}: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
+    except eval.Diverged as error:
+        print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
               f"--lr_g or --lr_r and --overwrite", file=sys.stderr)
         return 1
-    team.say(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
+    print(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
     return 0
 
 
-def command(argv):
-    args = parse(argv)
-    team.join(args.device)
-    out = args.out or Path("runs") / "_".join(Config(**args.config).attr)
-    run = open_run(args, out, data.choose_device(args.device))
-    import eval
-    return eval.edit(run, out, args.edit, args.v, args.crop) if args.edit else train_command(run, args, out)
-
-
-def main(argv=None):
-    return data.exit_code("trip.py", command, argv)
-
-
 if __name__ == "__main__":
-    sys.modules["trip"] = sys.modules[__name__]  # eval imports this very module, not another copy of it
-    team.leave(main())
+    code = main()
+    if code == 0 and dist.is_initialized():  # (after an error the others may not come to this)
+        dist.destroy_process_group()
+    sys.exit(code)

@@ -1,14 +1,14 @@
 """How fast does an iteration run here, and where does its time go?
 
     python study/bench.py                            the default run's networks
-    python study/bench.py --preset paper             the paper's, at 256 px; any setting of trip.py may follow
-    python study/bench.py --seconds 30 --batch 16    measured for 30 seconds (default: 10)
+    python study/bench.py --preset paper --batch 8   the paper's, at 256 px; any setting of trip.py may follow
 
 Counts the multiply-adds of all passes of an iteration, and compares with a large matrix product there.
 """
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,8 +29,9 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if function._overloadpacket in flop_registry:
-            self.macs += flop_registry[function._overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
+        count = flop_registry.get(function._overloadpacket)
+        if count:
+            self.macs += count(*args, **(kwargs or {}), out_val=out) // 2
         return out
 
 
@@ -60,13 +61,12 @@ def matrix_rate(device, dtype):
 
 
 def peak_memory(device):
-    """Bytes: of the GPU's memory, or of the whole process; None where nobody says (Windows)."""
+    """Bytes: of the GPU's memory, or of the whole process; nan where nobody says (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:
-        return None
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -77,63 +77,44 @@ def share_of_convolutions(device, once):
         for _ in range(3):
             once()
         wait(device)
-    times = {event.key: event.self_cpu_time_total if device.type == "cpu" else
-             getattr(event, "self_device_time_total", None) or getattr(event, "self_cuda_time_total", 0)
-             for event in profiler.key_averages()}
-    total = sum(t for key, t in times.items() if key.startswith("aten::") or device.type == "cpu")
+    clock = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+    times = {event.key: getattr(event, clock, 0) for event in profiler.key_averages()
+             if device.type == "cpu" or event.key.startswith("aten::")}
     convolutions = sum(t for key, t in times.items() if key.startswith("aten::") and "conv" in key)
-    return convolutions / total if total else float("nan")
+    return convolutions / (sum(times.values()) or float("nan"))
 
 
+@trip.program("study/bench.py")
 def main(argv):
-    seconds = 10.0
-    if "--seconds" in argv:
-        place = argv.index("--seconds")
-        try:
-            seconds, argv = float(argv[place + 1]), argv[:place] + argv[place + 2:]
-        except (IndexError, ValueError):
-            seconds = 0
-        if not 0 < seconds < 1e6:
-            raise data.InputError("--seconds: type a number of seconds after it, as in --seconds 30")
     args = trip.parse(argv, "study/bench.py")
     if args.edit or args.resume:
         raise data.InputError("--edit, --resume: bench.py takes settings of a training only; leave these out")
-    config = trip.Config(**args.config | dict(steps=10 ** 9, warmup=0))
-    if len(config.attr) > len(data.FACE_ATTRS):
+    c, device = replace(args.config, steps=10 ** 9, warmup=0), trip.choose_device(args.device)
+    if len(c.attr) > len(data.FACE_ATTRS):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
-    device = data.choose_device(args.device)
-    run = trip.Run(config, device)
-    data.speed_up(run)
-    faces = data.faces(data.FACE_ATTRS[:len(config.attr)], config.size, n=max(64, config.batch))
-    loop = trip.train(run, data.pairs(faces, config.batch, run.rng, config.ties, device))
-
-    def once():
-        return next(loop)
-
-    for _ in range(3):  # the first ones are slow: choice of kernels, compilation
+    run = trip.Run(c, device)
+    faces = data.faces(data.FACE_ATTRS[:len(c.attr)], c.size, n=max(64, c.batch))
+    once = trip.train(run, data.pairs(faces, c.batch, run.rng, c.ties, device)).__next__
+    for _ in range(3):  # the first ones are slow: choice of kernels
         once()
     with Counter() as counter:
         once()
-    macs = counter.macs
-    its = rate(device, once, seconds)
-    memory = peak_memory(device)
-    dtype = torch.bfloat16 if data.in_bf16(config.precision, device) else torch.float32
+    its, memory = rate(device, once, 10), peak_memory(device)
+    dtype = torch.bfloat16 if run.bf16 else torch.float32
     matrix = matrix_rate(device, dtype)
-    name = (torch.cuda.get_device_name() if device.type == "cuda" else
-            f"{device.type}, {torch.get_num_threads()} threads")
-    parameters = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (run.G, run.R)]
-    print(f"preset {args.preset or 'small'} on {name}, PyTorch {torch.__version__}, "
-          f"{str(dtype).removeprefix('torch.')}")
-    print(f"{config.size} x {config.size} pixels, batch {config.batch}; parameters: G {parameters[0]:.2f} M, "
-          f"R {parameters[1]:.2f} M")
-    print(f"{its:.2f} iterations/s, {its * config.batch:.1f} images/s, {1 / its:.3f} s an iteration")
-    print("peak memory: " + (f"{memory / 2 ** 30:.2f} GiB" if memory else "unknown"))
-    print(f"multiply-adds of an iteration: {macs / 1e9:.1f} G; "
-          f"achieved: {2 * macs * its / 1e12:.3f} TFLOP/s, "
-          f"{macs * its / matrix:.0%} of a large matrix product's {2 * matrix / 1e12:.3f}")
+    cores = f"{device}, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else cores
+    G, R = (sum(p.numel() for p in net.parameters()) / 1e6 for net in (run.G, run.R))
+    flops, most = 2e-12 * counter.macs * its, 2e-12 * matrix
+    print(f"preset {args.preset or 'small'} on {name}, PyTorch {torch.__version__}, {str(dtype)[6:]}")
+    print(f"{c.size} x {c.size} pixels, batch {c.batch}; parameters: G {G:.2f} M, R {R:.2f} M")
+    print(f"{its:.2f} iterations/s, {its * c.batch:.1f} images/s, {1 / its:.3f} s an iteration")
+    print(f"peak memory: {memory / 2 ** 30:.2f} GiB")
+    print(f"multiply-adds of an iteration: {counter.macs / 1e9:.1f} G; achieved: {flops:.3f} TFLOP/s, "
+          f"{flops / most:.0%} of a large matrix product's {most:.3f}")
     print(f"share of the time that is not convolution: {1 - share_of_convolutions(device, once):.0%}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(data.exit_code("bench.py", main, None))
+    sys.exit(main())

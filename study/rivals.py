@@ -2,56 +2,59 @@
 
     python study/rivals.py relgan --attr smile              train one; results in runs/smile-relgan
     python study/rivals.py relgan --mask --out runs/masked  or fn, rcgan, two-critics; --help has the settings
-    python eval.py runs/smile runs/smile-fn                 judge: TRIP's run first, its ranker judges all
-    python trip.py --edit me.jpg --out runs/smile-relgan    apply it to a picture
+    python study/rivals.py judge runs/smile runs/smile-fn   as eval.py: TRIP's run first, its R judges all
 
 Written anew from their papers and from what their released programs do. They get TRIP's pictures, its falling
 rates and, by default, the time of its default run on one core. Every generator is G(x, v). But v means two
 things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for a *strength* (-1: none of it,
 1: all, 0: half, of anybody). B pictures in a batch, K attributes; labels y (B, K), 0 or 1.
 
-    fn           an auto-encoder. A critic P reads the label off the code z, the encoder learns to mislead it,
-                 and the decoder gets the label from outside: (1 - alpha, alpha), alpha = (1 + v) / 2
+    fn           an auto-encoder. A discriminator P reads the label off the code z, the encoder learns to
+                 mislead it, and the decoder gets it from outside: (1 - alpha, alpha), alpha = (1 + v) / 2
     rcgan        draws from noise z and a strength r; no picture goes in. Its ranker learns from real pairs.
                  Then two encoders learn to read z and r off *drawn* pictures. Edit: x -> z, drawn with r = v
-    two-critics  no published method: RankCGAN's two critics on TRIP's generator. v is a change
+    two-critics  no published method: RankCGAN's D and ranker on TRIP's generator. v is a change
     relgan       three heads on the same features: is y real; do (x, y, v) fit; how far is y from both ends of
                  the dial? v is the difference of two pictures' labels: in training -1, 0 or 1
 
            paper or released code                   here
     fn     6 layers to a code of 4 x 4, at 256 px   to 2 x 2 at any size (at 64 px, 4 x 4 is known to fail)
            lambda 1e-4 after 500,000 updates        lam_lat after `ramp` of STEPS; batch 16, rates 1e-3
-    rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 1e-3 and 1e-4; D sees the pairs' pictures
-    relgan Table 3's generator                      TRIP's, which moves and paints; its f0 is x by itself
+    rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 1e-3, 1e-4; D sees the pairs' pictures
+    relgan Table 3's generator                      TRIP's, which warps and paints; its f0 is x by itself
            penalty 150 on a map's sum, norm 1       TRIP's 4 on its mean, norm 0; TRIP's rates, betas, shift
            "wrong" triplets that fit, if K = 1      so, too; --mask leaves them out
+
+The methods end at the line of ====; below it are the readings of two rankers, and the command line.
 """
 
 import argparse
-import shlex
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy, cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import data  # noqa: E402
+import eval  # noqa: E402
 import trip  # noqa: E402
 from trip import InputError, setting  # noqa: E402
 
 # rival -> its defaults, where they are not trip.Config's. `steps`: what TRIP's default run has time for
 DEFAULTS = {
-    "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, beta2=0.999, clip=5.0),
+    "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, beta2=0.999, grad_clip=5.0),
     "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4, beta2=0.999),
     "two-critics": dict(steps=1000),
     "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6)}
-COMMON = "attr data root size steps batch seed lr_g lr_r decay_from clip measure_every save_every".split()
-TRIPS = "g_width g_down g_blocks r_width shift colour lam_g lam_gp gp_center".split()
+COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
+TRIPS = "g_width g_blocks r_width shift colour lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
-            "two-critics": [*TRIPS, "lam_rank", "lam_keep", "lam_paint"],
+            "two-critics": [*TRIPS, "lam_rank", "lam_id", "lam_paint"],
             "relgan": [*TRIPS, "lam_int", "lam_c", "lam_o", "mask"]}
 
 
@@ -61,7 +64,7 @@ class Config(trip.Config):
     rival: str = setting("relgan", "which one", choices=tuple(SETTINGS))
     batch: int = setting(8, "pictures, or pairs of them, in a batch", 2)
     width: int = setting(32, "filters of the largest maps", 1, 1024)
-    lam_lat: float = setting(1e-2, "weight of misleading the critic of the code")
+    lam_lat: float = setting(1e-2, "weight of misleading the discriminator of the code")
     ramp: float = setting(0.5, "share of STEPS in which this weight rises from 0", 1e-9, 1)
     gan_share: float = setting(0.56, "share of STEPS without the encoders; they have the rest", 0.01, 0.99)
     lam_int: float = setting(10.0, "weight of the interpolation losses")
@@ -70,13 +73,13 @@ class Config(trip.Config):
     def __post_init__(self):
         super().__post_init__()
         if len(self.attr) > 1 and self.rival in ("rcgan", "two-critics"):
-            raise InputError(f"--attr {data.show(self.attr)}: {self.rival} learns one attribute; name one")
+            raise InputError(f"--attr {trip.as_typed(self.attr)}: {self.rival} learns one attribute")
 
 
 def configured(rival, **given):
     """The Config of a rival: its defaults, for photographs what TRIP's preset changes, and what is given."""
     photo = given.get("data", "faces") != "faces"
-    more = dict(steps=4 * DEFAULTS[rival]["steps"], colour=1.0, measure_every=100) if photo else {}
+    more = dict(steps=4 * DEFAULTS[rival]["steps"], colour=1.0) if photo else {}
     return Config(**DEFAULTS[rival] | more | given | dict(rival=rival))
 
 
@@ -92,33 +95,39 @@ class Rival(trip.Run):
     """A run as trip.py and eval.py know it, with other players and no R, as none has TRIP's kind of ranker.
 
     A subclass has `players`, networks by name, also G if it isn't TRIP's, and `iterate`: a step of each; it
-    returns the weighted losses. The critics share an optimiser, opt_r.
+    returns the weighted losses. All but G share an optimiser, opt_r. nets: what a checkpoint holds.
     """
+    nets = "G", "D", "opt_g", "opt_r"
     absolute = False  # whether v is a strength, not a change
     draws = 0  # iterate(x, y) gets this many batches from `draw`; 0: iterate(x, y, r), a batch of data.pairs
 
     def __init__(self, config, device="cpu"):
         super().__init__(config, device)
-        players = {"G": self.G} | self.players(config, len(config.attr))
-        vars(self).update(players, R=None, warmup=0, nets=(*players, "opt_g", "opt_r"))
-        G, *critics = [net.to(self.device, memory_format=torch.channels_last) for net in players.values()]
+        with torch.random.fork_rng(devices=[]):  # as trip.Run has it
+            torch.manual_seed(config.seed)
+            players = {"G": self.G} | self.players(config, len(config.attr))
+        vars(self).update(players, R=None, warmup=0)
+        G, *others = [net.to(self.device, memory_format=torch.channels_last) for net in players.values()]
         self.opt_g = torch.optim.Adam(G.parameters(), **self.opt_g.defaults)  # (set as TRIP's)
-        self.opt_r = torch.optim.Adam(nn.ModuleList(critics).parameters(), **self.opt_r.defaults)
+        self.opt_r = torch.optim.Adam(nn.ModuleList(others).parameters(), **self.opt_r.defaults)
 
     def train(self, train_data):
         """Go on to config.steps iterations, as trip.train does; yields the weighted losses of each."""
         c = self.config
         stream = (draw(train_data, self.draws * c.batch, self.rng, self.device) if self.draws else
                   data.pairs(train_data, c.batch, self.rng, device=self.device))
+        torch.manual_seed(c.seed)  # (of FN's dropout)
         while self.step < c.steps:
-            trip.set_rates(self)
+            trip.set_lr(self)
             losses = self.iterate(*next(stream))
             self.step += 1
             yield losses
 
+    @torch.no_grad()
     def measure(self, x, labels):
-        """What is noted of held-out pictures beside recon_l1: name -> number."""
-        return {}
+        """For eval.fit: no outputs of an R, and recon_l1 of held-out pictures."""
+        back = eval.translate(self.G, x, torch.zeros(1, labels.shape[1]))[:, 0]
+        return {}, {"recon_l1": (x - back).abs().mean().item()}
 
 
 def halving(a, b, norm=True, bias=True):
@@ -141,7 +150,7 @@ class Fader(nn.Module):
     def decode(self, z, alpha):
         """The picture of a code z with strengths alpha (B, K), 0 absent .. 1 present."""
         for layer in self.decoder:
-            z = layer(trip.with_planes(z, torch.cat([1 - alpha, alpha], 1)))
+            z = layer(trip.condition(z, torch.cat([1 - alpha, alpha], 1)))
         return z
 
     def forward(self, x, v):
@@ -150,6 +159,7 @@ class Fader(nn.Module):
 
 class FN(Rival):
     """Fader Networks (Lample et al. 2017)."""
+    nets = "G", "P", "opt_g", "opt_r"
     absolute, draws = True, 2
 
     def players(self, c, K):
@@ -163,24 +173,19 @@ class FN(Rival):
         c, G, P, K = self.config, self.G, self.P, y.shape[1]
         (x_p, x), (y_p, y) = x.chunk(2), y.long().chunk(2)  # a batch for each of them
         G.eval(), P.train()  # (as released: who learns is in training mode, who is asked is not)
-        critic = {"ranker_latent": K * cross_entropy(P(G.encode(x_p).detach()), y_p)}  # (summed over the K)
-        trip.update(P, self.opt_r, critic, c.clip)
+        read = {"ranker_latent": K * cross_entropy(P(G.encode(x_p).detach()), y_p)}  # (summed over the K)
+        trip.update(P, self.opt_r, read, c.grad_clip)
         G.train(), P.eval()
         z = G.encode(x)
         lam = c.lam_lat * min(1, self.step / (c.ramp * c.steps))  # rises from 0
         losses = {"generator_mse": ((G.decode(z, y) - x) ** 2).mean(),
                   "generator_latent": lam * K * cross_entropy(P(z), 1 - y)}
-        trip.update(G, self.opt_g, losses, c.clip)
-        return critic | losses
-
-    def measure(self, x, labels):
-        """How often P is right: one half where the code keeps nothing of the label."""
-        absent, present = self.P.eval()(self.G.eval().encode(x)).unbind(1)
-        return {"latent_accuracy": ((present > absent) == labels).float().mean().item()}
+        trip.update(G, self.opt_g, losses, c.grad_clip)
+        return read | losses
 
 
 def reader(outputs, width, size, bias=False):
-    """DCGAN's critic: (B, 3, size, size) -> (B, outputs)."""
+    """DCGAN's discriminator: (B, 3, size, size) -> (B, outputs)."""
     channels = [3] + [width << i for i in range(size.bit_length() - 3)]
     layers = sum((halving(a, b, bias=bias) for a, b in zip(channels, channels[1:])), [])
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], outputs, 4, bias=bias), nn.Flatten())
@@ -209,6 +214,7 @@ class Editor(nn.Module):
 
 class RankCGAN(Rival):
     """RankCGAN (Saquil et al. 2018). RankNet: the entropy of a difference of two scores."""
+    nets = "G", "D", "ranker", "opt_g", "opt_r"
     absolute = True
 
     def players(self, c, K):
@@ -222,34 +228,30 @@ class RankCGAN(Rival):
         """A step of D, of the ranker, on real pairs only, and of G; in the end of the encoders instead."""
         c, G, D, ranker, real = self.config, self.G.train(), self.D, self.ranker, torch.cat([x, y])
         z = torch.randn(len(real), G.up[0].in_channels - 1, generator=self.rng).to(self.device)
-        strength = 2 * trip.random(self, len(real), 1) - 1
+        strength = 2 * trip.uniform(self, len(real), 1) - 1
         if self.step >= c.gan_share * c.steps:
             G.up.eval()
             drawn = G.drawn(z, strength).detach()  # (no encoder ever sees a real picture: as released)
             losses = {"generator_z": ((G.z(drawn) - z) ** 2).mean(),
                       "generator_r": ((G.r(drawn) - strength) ** 2).mean()}
-            trip.update(G, self.opt_g, losses, c.clip)  # (G.up had no part in them)
+            trip.update(G, self.opt_g, losses, c.grad_clip)  # (G.up had no part in them)
             return losses
         fake, one = G.drawn(z, strength), torch.ones_like(strength)
-        critic = {"ranker_gan": entropy(D(real), one) + entropy(D(fake.detach()), 0 * one)}
-        trip.update(D, self.opt_r, critic, c.clip)
+        judged = {"ranker_gan": entropy(D(real), one) + entropy(D(fake.detach()), 0 * one)}
+        trip.update(D, self.opt_r, judged, c.grad_clip)
         score_x, score_y = ranker(real).chunk(2)
         rank = {"ranker_rank": entropy(score_y - score_x, (r + 1) / 2)}
-        trip.update(ranker, self.opt_r, rank, c.clip)
+        trip.update(ranker, self.opt_r, rank, c.grad_clip)
         (score_i, score_j), (i, j) = ranker(fake).chunk(2), strength.chunk(2)  # of other noise, too
         losses = {"generator_gan": entropy(D(fake), one),
                   "generator_rank": entropy(score_i - score_j, (i >= j).float())}
-        trip.update(G.up, self.opt_g, losses, c.clip)
-        return critic | rank | losses
-
-    def measure(self, x, labels):
-        """L1 to x of x drawn from its own z and r, as the encoders read them."""
-        G = self.G.eval()
-        return {"encoded_l1": (G.drawn(G.z(x), G.r(x)) - x).abs().mean().item()}
+        trip.update(G.up, self.opt_g, losses, c.grad_clip)
+        return judged | rank | losses
 
 
 class TwoCritics(Rival):
     """With TRIP's prices of change and paint: close to TRIP with lambda = 0, CLS and split features."""
+    nets = "G", "D", "ranker", "opt_g", "opt_r"
 
     def players(self, c, K):
         return {name: trip.Ranker(K, c.r_width, c.size) for name in ("D", "ranker")}
@@ -257,23 +259,23 @@ class TwoCritics(Rival):
     def iterate(self, x, y, r):
         """A step of D (Eq. 6a), of the ranker, on real pairs only, and of G, which is to order two v of x."""
         c, G, D, ranker, n = self.config, self.G, self.D, self.ranker, len(x)
-        x2, v, mix = torch.cat([x, x]), 2 * trip.random(self, 2 * n, 1) - 1, trip.random(self, n, 1, 1, 1)
-        fake, x_moved = G(x2, v, parts=True)
+        x2, v, mix = torch.cat([x, x]), 2 * trip.uniform(self, 2 * n, 1) - 1, trip.uniform(self, n, 1, 1, 1)
+        fake, x_warped = G(x2, v, parts=True)
         seen = trip.augmented(self, torch.cat([x, y, fake.detach()]))
-        critic = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.critic(D.features(seen)).chunk(2)),
+        judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.discriminate(D.features(seen)).chunk(2)),
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}
-        trip.update(D, self.opt_r, critic, c.clip)
+        trip.update(D, self.opt_r, judged, c.grad_clip)
         fx, fy = ranker.features(seen[:2 * n]).chunk(2)
         rank = {"ranker_rank": c.lam_rank * entropy(ranker.rank(fx, fy), (r + 1) / 2)}
-        trip.update(ranker, self.opt_r, rank, c.clip)
+        trip.update(ranker, self.opt_r, rank, c.grad_clip)
         seen, (v_i, v_j) = trip.augmented(self, fake), v.chunk(2)
         order = ranker.rank(*ranker.features(seen).chunk(2))
-        losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.critic(D.features(seen))),
+        losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.discriminate(D.features(seen))),
                   "generator_rank": c.lam_rank * entropy(order, (v_j >= v_i).float()),
-                  "generator_keep": c.lam_keep * trip.keep_loss(x2, fake),
-                  "generator_paint": c.lam_paint * trip.keep_loss(x_moved, fake)}
-        trip.update(G, self.opt_g, losses, c.clip)
-        return critic | rank | losses
+                  "generator_identity": c.lam_id * trip.identity_loss(x2, fake),
+                  "generator_paint": c.lam_paint * trip.identity_loss(x_warped, fake)}
+        trip.update(G, self.opt_g, losses, c.grad_clip)
+        return judged | rank | losses
 
 
 class Triplet(nn.Module):
@@ -290,9 +292,9 @@ class Triplet(nn.Module):
 
     def match(self, fx, fy, v):
         """Is v the difference of y to x? 1 yes, 0 no."""
-        return self.match_head(trip.with_planes(torch.cat([fx, fy], 1), v))
+        return self.match_head(trip.condition(torch.cat([fx, fy], 1), v))
 
-    def critic(self, fx):
+    def discriminate(self, fx):
         """What trip.gradient_penalty smooths: (B, 1), the mean of the map."""
         return self.real(fx).mean((2, 3))
 
@@ -318,8 +320,8 @@ class RelGAN(Rival):
     def iterate(self, x, y):
         """A step of the heads, then one of G, with f = G(a, v), f0 = G(a, 0), fi = G(a, alpha v)."""
         c, G, D = self.config, self.G, self.D
-        (a, b, _), labels = x.chunk(3), dict(zip("abc", y.chunk(3)))
-        v, (alpha, mix) = labels["b"] - labels["a"], trip.random(self, 2, len(a), 1, 1, 1)
+        (a, *_), labels = x.chunk(3), dict(zip("abc", y.chunk(3)))
+        v, (alpha, mix) = labels["b"] - labels["a"], trip.uniform(self, 2, len(a), 1, 1, 1)
         f, f0, fi = G(torch.cat([a, a, a]), torch.cat([v, 0 * v, alpha.flatten(1) * v])).chunk(3)
         seen = D.features(trip.augmented(self, torch.cat([x, f, f0, fi]).detach()))
         of = dict(zip(("a", "b", "c", "f", "f0", "fi"), seen.chunk(6)))
@@ -328,10 +330,10 @@ class RelGAN(Rival):
                      for i, j, u, wrong in wrong_triplets(labels))
         end = torch.where(alpha < 0.5, D.between(of["f0"]), D.between(of["f"]))  # the nearer one
         between = ((D.between(of["fi"]) - torch.minimum(alpha, 1 - alpha)) ** 2).mean() + (end ** 2).mean()
-        critic = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(D.real(of["b"]), D.real(of["f"])),
+        judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(D.real(of["b"]), D.real(of["f"])),
                   "ranker_match": match, "ranker_between": c.lam_int * between,
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, a, f.detach(), mix, c.gp_center)}
-        trip.update(D, self.opt_r, critic, c.clip)
+        trip.update(D, self.opt_r, judged, c.grad_clip)
         fa, ff, ffi = D.features(trip.augmented(self, torch.cat([a, f, fi]))).chunk(3)
         losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.real(ff)),
                   "generator_match": ((D.match(fa, ff, v) - 1) ** 2).mean(),
@@ -339,42 +341,126 @@ class RelGAN(Rival):
                   "generator_cycle": c.lam_c * trip.cycle_loss(a, G(f, -v)),
                   "generator_self": c.lam_c * trip.cycle_loss(a, f0),
                   "generator_orthogonal": c.lam_o * trip.orthogonal_penalty(G)}
-        trip.update(G, self.opt_g, losses, c.clip)
-        return critic | losses
+        trip.update(G, self.opt_g, losses, c.grad_clip)
+        return judged | losses
 
 
 RIVALS = {"fn": FN, "rcgan": RankCGAN, "two-critics": TwoCritics, "relgan": RelGAN}
 
 
-def command(argv):
-    parser = data.Parser(prog="study/rivals.py", description="Train a rival of TRIP.")
+def restore(folder, device="cpu"):
+    """The run in a folder, a rival's or TRIP's; InputError as trip.restore has it."""
+    kind = RIVALS.get(trip.checkpoint(folder).get("config", {}).get("rival"))
+    if kind:
+        return trip.restore(folder, device, kind, Config, kind.nets)
+    return trip.restore(folder, device)
+
+
+# ============================================================================================================
+# What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
+
+RANKERS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}  # name -> what its run changes against the default
+CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
+
+
+def own_scale(readings, has):
+    """Readings of a dial that asks for a strength, as if it asked for a change.
+
+    readings: (N, V); has: bool tensor (N,). Returns (N, V), columns reordered: to ask a picture that has the
+    attribute for the change v in [-1, 0] is to ask for the strength 1 + 2 v; one without it, for v in [0, 1],
+    -1 + 2 v. So 0 asks for what is there. (What footnote 3 does not ask for is asked as v = 0.)
+    """
+    def places(own):
+        return [np.abs(eval.V - np.clip(own + 2 * v, -1, 1)).argmin() for v in eval.V]
+
+    return np.where(has.numpy()[:, None], readings[:, places(1)], readings[:, places(-1)])
+
+
+def curve(R, has):
+    """Mean and std of R(x, G(x, v)) along V, by footnote 3, and the std within the two classes: (V,) each.
+
+    R: (N, V); has: bool tensor (N,). Only at v = 0 are both classes asked: there the means of the two may lie
+    apart, as those of a dial that asks for a strength do, and this alone makes a large std.
+    """
+    mask, sides = eval.where_asked(has), (has.numpy(), ~has.numpy())
+    mean, std = R.mean(0, where=mask), R.std(0, where=mask)
+    within = std.copy()
+    at_zero = R[:, eval.AT_ZERO]
+    within[eval.AT_ZERO] = np.sqrt(sum(side.mean() * at_zero[side].var() for side in sides))
+    return mean, std, within
+
+
+def curves(run, ranker, test):
+    """What a ranker says of a run along V: {coding: (4, V)}, rows as CURVES names them; l1: |G(x, v) - x|.
+
+    The coding of a change is "relative", of a strength "absolute"; a strength's dial is read in both.
+    """
+    has, judges = test.labels[:, 0], eval.Judges(first_ranker=ranker)
+    read = eval.read(run, 0, test, judges, ("ranker", "preservation"), lambda text: None)
+    said, change = read["R_first"], read["change"]
+    found = {"relative": (said, change)}
+    if getattr(run, "absolute", False):
+        found = {"absolute": (said, change), "relative": (own_scale(said, has), own_scale(change, has))}
+    return {coding: np.array([*curve(R, has), curve(l1, has)[0]]) for coding, (R, l1) in found.items()}
+
+
+def codings(lines, variant):
+    """The codings that a variant was read in, its own dial's first."""
+    return sorted({row["coding"] for row in lines if row["variant"] == variant})
+
+
+def curves_of(lines, variant, ranker, coding):
+    """From lines of study_rivals.csv: (seeds, 4, V), see `curves`."""
+    seeds = defaultdict(list)
+    for row in sorted(lines, key=lambda row: row["v"]):
+        if (row["variant"], row["judge"], row["coding"]) == (variant, ranker, coding):
+            seeds[row["seed"]].append([row[name] for name in CURVES])
+    return np.array(list(seeds.values())).transpose(0, 2, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The command line
+
+@trip.program("study/rivals.py")
+def main(argv):
+    """Train a rival to its end, or judge runs. Returns the exit code."""
+    if argv[:1] == ["judge"]:
+        return eval.command(argv[1:], restore)
+    parser = trip.parser("study/rivals.py", "Train a rival of TRIP; or: judge RUN RUN ..., as eval.py does.")
     add = parser.add_argument
     add("rival", choices=list(RIVALS))
     add("--out", type=Path, help="folder of the run (default: as in runs/smile-relgan)")
-    add("--overwrite", action="store_true", help="start anew, in place of the run in --out")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     options = [f for f in fields(Config) if f.name in {*COMMON, *sum(SETTINGS.values(), [])}]
     for f in options:
         kind = {tuple: dict(nargs="+"), bool: dict(action="store_true")}.get(f.type, dict(type=f.type))
         own = [f"{rival} {its[f.name]}" for rival, its in DEFAULTS.items() if f.name in its]
-        about = f"{f.metadata['help']} (default: {', '.join([data.show(f.default) or 'none', *own])})"
-        add(f"--{f.name}", default=argparse.SUPPRESS, help=about, **kind)
+        default = ", ".join([trip.as_typed(f.default) or "none", *own])
+        add(f"--{f.name}", default=argparse.SUPPRESS, **kind,
+            help=f"{f.metadata['help']} (default: {default})")
     args = parser.parse_args(argv)
     given = {f.name: f.type(getattr(args, f.name)) for f in options if hasattr(args, f.name)}
     for name in given.keys() - {*COMMON, *SETTINGS[args.rival]}:
         raise InputError(f"--{name}: {args.rival} has none such; it has {', '.join(SETTINGS[args.rival])}")
     c = configured(args.rival, **given)
     out = args.out or Path("runs") / f"{'_'.join(c.attr)}-{c.rival}"
-    if (out / "trip.pt").exists() and not args.overwrite:
-        raise InputError(f"{out} holds a run: add --overwrite to start anew, or name another --out")
-    run = RIVALS[c.rival](c, data.choose_device(args.device))
-    args.preset, args.download = "small" if c.data == "faces" else "photo", False
-    return trip.train_command(run, args, out, ("to start anew, with your other settings", f"{parser.prog} {c.rival}",
-                                             f"--attr {shlex.join(c.attr)} --overwrite"))
-
-
-def main(argv=None):
-    return data.exit_code("study/rivals.py", command, argv)
+    if (out / "trip.pt").exists():
+        raise InputError(f"{out} holds a run: remove it, or name another folder with --out")
+    run = RIVALS[c.rival](c, trip.choose_device(args.device))
+    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
+    if c.batch > len(train_data):
+        raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type fewer")
+    data.make_folder(out)
+    print(f"{c.rival}: {c.data}, {trip.as_typed(c.attr)}; {run.device}; results, at the end: {out}")
+    try:
+        tell = eval.progress(run)
+        for record in eval.fit(run, run.train(train_data), test_data, measure=run.measure):
+            tell(record)
+        trip.save(run, out, run.nets)
+    except eval.Diverged as error:
+        raise InputError(f"stopped: {error}; start anew with a smaller --lr_g or --lr_r") from None
+    eval.report(run, out, test_data)
+    return 0
 
 
 if __name__ == "__main__":

@@ -61,34 +61,34 @@ def grades(config, reports):
     functions = []
     for function in test_grade.GRADED:
         tests = []
-        for check in test_grade.CHECKS.values():
-            if check.function == function:
-                report = reports.get(check.name)
-                passed = bool(report and report.passed)
-                tests.append({"test": check.name, "passed": passed, "points": check.points * passed,
-                              "of": check.points, "message": report.longreprtext if report else "not run"})
+        for check in (check for check in test_grade.CHECKS.values() if check.function == function):
+            report = reports.get(check.name)
+            passed = bool(report and report.passed)
+            tests.append({"test": check.name, "passed": passed, "points": check.points * passed,
+                          "of": check.points, "message": report.longreprtext if report else "not run"})
         functions.append({"equation": test_grade.EQUATIONS[function], "function": function,
-                          "passed": all(test["passed"] for test in tests),
-                          "points": sum(test["points"] for test in tests),
-                          "of": sum(test["of"] for test in tests), "tests": tests})
-    return {"submission": str(submission(config)), "points": sum(f["points"] for f in functions),
-            "of": sum(f["of"] for f in functions), "functions": functions}
+                          "passed": all(test["passed"] for test in tests), **total(tests), "tests": tests})
+    return {"submission": str(submission(config)), **total(functions), "functions": functions}
+
+
+def total(rows):
+    return {name: sum(row[name] for row in rows) for name in ("points", "of")}
 
 
 def pytest_terminal_summary(terminalreporter, config):
     reports = {report.nodeid.split("-")[-1][:-1]: report for outcome in ("passed", "failed", "error")
                for report in terminalreporter.stats.get(outcome, [])
                if "test_grade.py::test_grade[" in report.nodeid}
-    if not reports and not config.getoption("--grades"):
+    file = config.getoption("--grades")
+    if not reports and not file:
         return
     found = grades(config, reports)
     terminalreporter.section(f"points of {found['submission']}")
     for row in found["functions"]:
         run = any(test["message"] != "not run" for test in row["tests"])
         passed = "passed" if row["passed"] else "not passed" if run else "not run"
-        points = f"{row['points']:3} of {row['of']}"
-        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}{points}")
+        terminalreporter.write_line(f"{row['equation']:18}{row['function']:28}{passed:12}"
+                                    f"{row['points']:3} of {row['of']}")
     terminalreporter.write_line(f"{'total':58}{found['points']:3} of {found['of']}")
-    if config.getoption("--grades"):
-        text = json.dumps(found, indent=2) + "\n"
-        Path(config.getoption("--grades")).write_text(text, encoding="utf-8")
+    if file:
+        Path(file).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The page of the dial: what is in it, and how it behaves in a browser (headless Chromium, where there is one)."""
+"""The page of the dial: what is in it, and how it behaves in a browser (where there is a Chromium)."""
 
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -42,17 +43,22 @@ def opened(page):
     return np.asarray(Image.open(io.BytesIO(sprite))), json.loads(re.search(r"const D = (.*);  //", page)[1])
 
 
+def cell(sprite, row, column):
+    """A face of 32 x 32 pixels, float (3, 32, 32)."""
+    there = sprite[32 * row:32 * row + 32, 32 * column:32 * column + 32]
+    return data.as_float(torch.tensor(there).permute(2, 0, 1))
+
+
 def test_the_page_holds_each_face_at_each_place_of_the_dial_and_what_is_said_of_it():
     run, x = start("smile"), faces(3)
     judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     page = eval.dial_page(run, x, judge)
     sprite, found = opened(page)
-    assert sprite.shape == (3 * 32, 21 * 32, 3) and len(found["dials"][0]["places"]) == 21 and page.count("<figure>") == 3
+    assert sprite.shape == (3 * 32, 21 * 32, 3) and len(found["dials"][0]["places"]) == 21
     y = eval.translate(run.G, x, torch.linspace(-1, 1, 21))
     for face in range(3):
         for place in (0, 10, 17):
-            there = torch.tensor(sprite[32 * face:32 * face + 32, 32 * place:32 * place + 32]).permute(2, 0, 1)
-            assert (data.as_float(there) - y[face, place]).abs().mean() < 0.15  # (a compressed picture)
+            assert (cell(sprite, face, place) - y[face, place]).abs().mean() < 0.15  # (a compressed picture)
     with torch.no_grad():
         said, strengths = eval.rank_all(run.R, x, y)[..., 0], judge(y.flatten(0, 1))[:, 0].view(3, 21)
     half, R, truth = found["dials"][0]["curves"]
@@ -63,35 +69,51 @@ def test_the_page_holds_each_face_at_each_place_of_the_dial_and_what_is_said_of_
 def test_two_dials_make_a_grid_with_the_first_one_fastest():
     run, x = start("smile", "frown", "beard"), faces(2)
     sprite, found = opened(eval.dial_page(run, x))
-    assert sprite.shape == (2 * 9 * 32, 9 * 32, 3) and [dial["name"] for dial in found["dials"]] == ["smile", "frown"]
-    v = torch.tensor([[-1.0, 0.5, 0.0]])  # column 0, row 6
-    there = torch.tensor(sprite[(9 + 6) * 32:(9 + 7) * 32, :32]).permute(2, 0, 1)
-    y = eval.translate(run.G, x, v)
-    assert (data.as_float(there) - y[1, 0]).abs().mean() < 0.15
+    assert sprite.shape == (2 * 9 * 32, 9 * 32, 3)
+    assert [dial["name"] for dial in found["dials"]] == ["smile", "frown"]
+    y = eval.translate(run.G, x, torch.tensor([[-1.0, 0.5, 0.0]]))  # column 0, row 6
+    assert (cell(sprite, 9 + 6, 0) - y[1, 0]).abs().mean() < 0.15
     with torch.no_grad():
         said = eval.rank_all(run.R, x, y)[1, 0]
-    assert [dial["curves"][1]["values"][1][6 * 9] for dial in found["dials"]] == pytest.approx(said[:2].tolist(), abs=0.006)
+    shown = [dial["curves"][1]["values"][1][6 * 9] for dial in found["dials"]]
+    assert shown == pytest.approx(said[:2].tolist(), abs=0.006)
 
 
-def test_large_pictures_are_shown_smaller_and_as_many_as_fit():
-    run = trip.Run(trip.Config(attr=("a", "b"), size=32, g_width=4, g_blocks=1, r_width=1))
-    assert opened(eval.dial_page(run, torch.zeros(80, 3, 32, 32)))[0].shape == (56 * 9 * 32, 9 * 32, 3)
-    big = trip.Run(trip.Config(size=512, g_width=4, g_blocks=1, r_width=1))
-    assert opened(eval.dial_page(big, torch.zeros(1, 3, 512, 512)))[0].shape == (256, 21 * 256, 3)
+@pytest.mark.parametrize("size, places, count, limit, side, shown", [
+    (32, [9, 9], 80, 16383, 32, 56), (512, [3], 2, 16383, 512, 2),  # at their own size
+    (64, [3, 3], 5, 500, 64, 2), (64, [3, 3], 5, 150, 50, 1)])  # as many as fit; smaller where none would
+def test_pictures_are_shown_at_their_own_size_where_they_fit_a_file(size, places, count, limit, side, shown,
+                                                                    monkeypatch):
+    assert eval.WEBP == 16383
+    monkeypatch.setattr(eval, "WEBP", limit)
+    dials = [{"name": "a", "places": ["0"] * n, "start": 0, "curves": []} for n in places]
+    rows, M = int(np.prod(places[1:])), int(np.prod(places))
+    made = eval.page("title", "words.", torch.zeros(count, M, 3, size, size), dials)
+    assert opened(made)[0].shape == (shown * rows * side, places[0] * side, 3)
+    assert (f"words. Shown are the first {shown} of {count} pictures." in made) == (shown < count)
+    assert f'aria-label="picture {shown} of {shown}"' in made and made.count("<figure>") == shown
+    assert f"max(8rem * 1, {side}px)" in made
 
 
 def test_a_strange_name_stays_a_name():
     page = eval.dial_page(start("</script><b>$x$&"), faces(1))
     assert "<b>" not in page and page.count("</script>") == 1 and "&lt;b&gt;" in page
     page = eval.dial_page(start("@data@"), faces(1))
-    assert "<h1>@data@, from less to more</h1>" in page and page.count("const D = ") == page.count('"curves"') == 1
+    assert "<h1>@data@, from less to more</h1>" in page
+    assert page.count("const D = ") == page.count('"curves"') == 1
 
 
 def test_the_page_is_small_and_names_no_address():
-    run = trip.Run(trip.Config())
-    page = eval.dial_page(run, data.as_float(data.faces(("smile",), 64, seed=5, n=6).images))
-    assert len(page) < 400_000
-    assert not re.search(r"https?:|src=|href=|@import", page) and page.count("url(") == page.count("url(data:") == 1
+    page = eval.dial_page(trip.Run(trip.Config()), data.as_float(data.faces(("smile",), 64, n=6).images))
+    assert len(page) < 400_000 and page.count("url(") == page.count("url(data:") == 1
+    assert not re.search(r"https?:|src=|href=|@import", page)
+
+
+def test_a_run_without_a_ranker_has_a_page_of_pictures_alone():
+    run = start("smile")
+    run.R = None
+    page = eval.dial_page(run, faces(2))
+    assert opened(page)[1]["dials"][0]["curves"] == [] and "<p></p>\n<script>" in page
 
 
 PROBE = """<script>
@@ -104,12 +126,14 @@ PROBE = """<script>
     for (const places of one ? [[10], [15]] : [[4, 4], [6, 8]]) {
       all.forEach((slider, k) => { slider.value = places[k]; });
       all[0].dispatchEvent(new Event("input", {bubbles: true}));
-      found.push({ at: face.style.backgroundPosition, said: face.nextElementSibling.nextElementSibling.textContent,
+      const [, plot, text] = face.parentElement.children;
+      found.push({ at: face.style.backgroundPosition, said: text.textContent,
                    label: face.ariaLabel, shown: all.map(slider => slider.nextElementSibling.value),
-                   dot: face.nextElementSibling.querySelector(".one circle").getAttribute("cx"),
+                   dot: plot.querySelector(".one circle").getAttribute("cx"),
                    drawn: getComputedStyle(face).backgroundImage.slice(4, 27), width: face.offsetWidth });
     }
-    const fetched = performance.getEntriesByType("resource").map(entry => entry.name).filter(name => name.startsWith("http"));
+    const names = performance.getEntriesByType("resource").map(entry => entry.name);
+    const fetched = names.filter(name => name.startsWith("http"));
     document.title = JSON.stringify({ found, errors, fetched });
   }, 100));
 </script>"""
@@ -145,7 +169,8 @@ def test_in_a_browser_the_slider_turns_the_faces(attrs, tmp_path):
         assert there["width"] > 50 and there["drawn"].startswith('"data:image/webp')
     assert zero["dot"] == "0" and turned["dot"] == "0.5"
     assert turned["shown"] == (["+0.5"] if one else ["+0.50", "+1.00"])
-    assert f"picture 2 at {','.join(turned['shown'])}:" in turned["label"] and turned["said"].split()[-1] in turned["label"]
+    assert f"picture 2 at {','.join(turned['shown'])}:" in turned["label"]
+    assert turned["said"].split()[-1] in turned["label"]
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium here")
@@ -158,7 +183,8 @@ def test_in_a_browser_the_face_that_is_seen_changes(tmp_path):
         picture = tmp_path / f"{v}.png"
         look(page.replace('value="10"', f'value="{10 + 10 * v}"').replace("</html>", style), tmp_path,
              f"--screenshot={picture}", "--hide-scrollbars", "--window-size=300,300")
-        shown = Image.open(picture).convert("RGB").crop((0, 0, 128, 128)).resize((32, 32), Image.Resampling.BOX)
+        shown = Image.open(picture).convert("RGB").crop((0, 0, 128, 128))
+        shown = shown.resize((32, 32), Image.Resampling.BOX)
         seen.append(data.as_float(torch.tensor(np.asarray(shown)).permute(2, 0, 1)))
     y = eval.translate(run.G, x, [-1.0, 1.0])[0]
     near = [[(a - b).abs().mean().item() for b in y] for a in seen]
@@ -181,3 +207,29 @@ def test_the_moving_picture_goes_from_minus_1_to_1_and_back():
     assert np.abs(brightness - wanted).max() < 6
     knob = rgb[:, 92:96].sum((1, 3)).argmin(1)  # where the rows above the slider's line are dark
     assert knob[0] < knob[1] < knob[2] < knob[3] < knob[4] > knob[5] > knob[6] > knob[7] > knob[0]
+
+
+def test_the_moving_picture_is_scaled_as_bytes(monkeypatch):
+    """What interpolate makes of floats depends on the number of threads: another GIF of the same run."""
+    whole, seen = eval.F.interpolate, []
+    monkeypatch.setattr(eval.F, "interpolate",
+                        lambda x, *a, **k: (seen.append(x.dtype), whole(x, *a, **k))[1])
+    eval.moving_picture(Grey(), torch.zeros(1, 3, 32, 32), ("smile",), n=2)
+    assert seen == [torch.uint8]
+
+
+def test_a_file_that_would_hold_the_same_is_not_touched(tmp_path):
+    def figure():
+        figure, axes = eval.canvas()
+        axes.plot([1, 2])
+        return figure
+
+    for name, made, other in (("a.png", figure, "b"), ("a.jpg", figure, "b"), ("a.txt", lambda: "a", "b")):
+        path = tmp_path / name
+        eval.put(path, made())
+        os.utime(path, (0, 0))
+        first = path.read_bytes()
+        eval.put(path, made())
+        assert path.read_bytes() == first and path.stat().st_mtime == 0 and b"Matplotlib" not in first
+        eval.put(path, other)
+        assert path.read_text() == other

@@ -7,7 +7,6 @@ OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, 
 tests that grade, and ASSIGNMENT.md. Nothing else is copied: not the lecturer's SOLUTIONS.md, nor any README.
 """
 
-import argparse
 import ast
 import json
 import re
@@ -20,17 +19,19 @@ import grader
 import test_grade
 from grader import ROOT
 
+sys.path.insert(0, str(ROOT))
+
+import trip  # noqa: E402
+from data import InputError  # noqa: E402
+
 COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/pytest.ini",
           "tests/course/grader.py"]
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
+NEEDED = "tests/requirements.txt"
 STORED = ["study/study.csv", "study/study_curves.csv", *(f"study/figures/{name}" for name in (
     "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "photos_smile.jpg",
     "study_rivalry.png"))]
-
-
-class HandoutError(ValueError):
-    """One line: what was asked for cannot be done."""
 
 
 def functions(source):
@@ -77,13 +78,12 @@ def choose(names, sources):
         found = [full for full in known if name in (full, full.split(".", 1)[1])]
         if not found:
             near = get_close_matches(name, [full.split(".", 1)[1] for full in known], 3, 0.4)
-            raise HandoutError(f"no function {name!r} in trip.py or data.py; "
-                               f"did you mean {', '.join(near) or 'another'}?")
+            raise InputError(f"no function {name!r} in trip.py or data.py; "
+                             f"did you mean {', '.join(near) or 'another'}?")
         if len(found) > 1:
-            raise HandoutError(f"{name!r} is in both files: type {' or '.join(found)}")
-        if found[0] not in chosen:
-            chosen.append(found[0])
-    return chosen
+            raise InputError(f"{name!r} is in both files: type {' or '.join(found)}")
+        chosen += found
+    return list(dict.fromkeys(chosen))  # (each once)
 
 
 def without_solutions(notebook):
@@ -118,7 +118,7 @@ Write them, best in this order. Each can be written and tested without the other
 
     pip install -r requirements.txt -r tests/requirements.txt       # once; Python 3.10 or newer
     python -m pytest                                                # all tests, then your points
-    python -m pytest -k {first}{space}# the tests of one function
+    python -m pytest -k {first} # the tests of one function
 
 1. Read the docstring at the top of `trip.py`: the idea, the symbols, the shapes.
    Then read on to the line of `====`, where the method ends; the paper's generator, with `SwitchNorm`, is
@@ -147,81 +147,67 @@ formula written out fails), weigh them by settings of `run.config`, and return t
 {rows}
 
 In `ranker_step` both penalties get every second pair, the first one among them, and the same random `a`;
-`steepest` is `slope` times 64 / `size`; there is no slope penalty in the warm-up.
+`steepest` is 12.8 / `size`; there is no Lipschitz penalty in the warm-up.
 
 """
 
 
 def page(names, sources):
     """The text of ASSIGNMENT.md."""
-    returned = {"ranker_step": test_grade.RANKER_LOSSES, "generator_step": test_grade.GENERATOR_LOSSES}
-    rows, total = [], 0
+    rows, steps, total = [], [], sum(map(test_grade.points, names))
     for i, name in enumerate(names, 1):
         module, function = name.split(".", 1)
-        points = sum(check.points for check in test_grade.CHECKS.values() if check.function == name)
         about = headline(functions(sources[module])[function]).replace("|", "\\|")
-        rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points or 'no test'} |")
-        total += points
-    steps = []
-    for step in (step for step in returned if f"trip.{step}" in names):
-        for name, (function, weight) in returned[step].items():
+        points = test_grade.points(name) or "no test"
+        rows.append(f"| {i} | `{function}` in `{module}.py` | {about} | {points} |")
+    for step, losses in (("ranker_step", test_grade.RANKER_LOSSES),
+                         ("generator_step", test_grade.GENERATOR_LOSSES)):
+        for name, (function, weight) in losses.items() if f"trip.{step}" in names else ():
             only = ["run.ranking"] * (name in test_grade.RANKING)
             only += [f"{weight} > 0"] * (name in test_grade.SPARED)
-            steps.append(f"| `{step}` | `{name}` | `{weight}` times `{function}`"
-                         + (f", if {' and '.join(only)} |" if only else " |"))
+            where = f", if {' and '.join(only)}" if only else ""
+            steps.append(f"| `{step}` | `{name}` | `{weight}` times `{function}`{where} |")
     first = names[0].split(".", 1)[1]
-    return PAGE.format(rows="\n".join(rows), total=total, first=first, space=" " * max(1, 44 - len(first)),
-                       limit=grader.CHECK, steps=STEPS.format(rows="\n".join(steps)) if steps else "")
+    return PAGE.format(rows="\n".join(rows), total=total, first=f"{first:43}", limit=grader.CHECK,
+                       steps=STEPS.format(rows="\n".join(steps)) if steps else "")
 
 
-def write(out, names=None):
-    """Write the handout to the new folder `out`. names: of the functions to write; None: the default set."""
+def write(out, names):
+    """Write the handout to the new folder `out`. names: of the functions to write."""
     sources = {module: (ROOT / f"{module}.py").read_text(encoding="utf-8") for module in ("trip", "data")}
-    chosen = choose(names or test_grade.GRADED, sources)
-    tests = (ROOT / TESTS).read_text(encoding="utf-8")
-    texts = {f"{module}.py": emptied(source, [name.split(".", 1)[1] for name in chosen
-                                              if name.startswith(f"{module}.")])
-             for module, source in sources.items()}
-    tested = [name for name in chosen if name in test_grade.EQUATIONS]
-    texts[TESTS] = graded(tests, tested) if names else tests
-    needed = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    texts["tests/requirements.txt"] = "".join(line for line in needed if line.startswith("pytest>"))
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in (TESTS, NOTEBOOK, NEEDED)}
+    chosen = choose(names, sources)
+    untested = [name for name in chosen if name not in test_grade.EQUATIONS]
+    for module, source in sources.items():
+        holes = [name.split(".", 1)[1] for name in chosen if name.startswith(f"{module}.")]
+        texts[f"{module}.py"] = emptied(source, holes)
+    if chosen != test_grade.GRADED:
+        texts[TESTS] = graded(texts[TESTS], [name for name in chosen if name not in untested])
+    texts[NOTEBOOK] = without_solutions(texts[NOTEBOOK])
+    texts[NEEDED] = "".join(re.findall("(?m)^pytest>.*\n", texts[NEEDED]))
     texts["ASSIGNMENT.md"] = page(chosen, sources)
-    if (ROOT / NOTEBOOK).is_file():
-        texts[NOTEBOOK] = without_solutions((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise HandoutError(f"{out} is there already: name a new folder") from None
-    copied = [*COPIED, *(name for name in STORED if (ROOT / name).is_file())]  # else the notebook says so
-    for name in (TESTS, *copied):
+        raise InputError(f"{out} is there already: name a new folder") from None
+    for name in (*texts, *COPIED, *STORED):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-    for name in copied:
-        shutil.copyfile(ROOT / name, out / name)
-    for name, content in texts.items():
-        (out / name).write_text(content, encoding="utf-8", newline="\n")
-    untested = [name for name in chosen if name not in tested]
-    print(f"wrote {out}: {len(chosen)} functions to write" + (f"; no test grades {', '.join(untested)}"
-                                                              if untested else ""))
+        if name in texts:
+            (out / name).write_text(texts[name], encoding="utf-8", newline="\n")
+        else:
+            shutil.copyfile(ROOT / name, out / name)
+    note = f"; no test grades {', '.join(untested)}" if untested else ""
+    print(f"wrote {out}: {len(chosen)} functions to write{note}")
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise HandoutError(f"{message}; see python tests/course/handout.py --help")
-
-
-def main(argv=None):
-    parser = Parser(prog="tests/course/handout.py", description=__doc__,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+@trip.program("handout.py")
+def main(argv):
+    parser = trip.parser("tests/course/handout.py", "Write a student's copy of this repository.")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    parser.add_argument("--functions", nargs="+", metavar="NAME",
+    parser.add_argument("--functions", nargs="+", metavar="NAME", default=test_grade.GRADED,
                         help=f"what students write, in this order (default: {', '.join(test_grade.GRADED)})")
-    try:
-        args = parser.parse_args(argv)
-        write(args.out, args.functions)
-    except (HandoutError, OSError) as error:
-        print(f"handout.py: error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
+    write(args.out, args.functions)
     return 0
 
 
