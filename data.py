@@ -4,9 +4,8 @@
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
     x, y, r = next(stream)  # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. `celeba`,
-`celeba-hq`, `lfwa` and `edges2shoes` are the paper's, and read the files as they are published. Each is a
-function in the table DATASETS. How programs write files and tell of progress stands at the end.
+`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. The others
+are the paper's, read as they are published. Each is a function in the table DATASETS.
 """
 
 import hashlib
@@ -43,8 +42,8 @@ class Data:
     """A data set, N pictures with K attributes.
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
-    The truth, where the data set knows it, is for evaluation only and never for training: strength,
-    float (N, K) in [0, 1]; person, float (N, P), whatever it takes to draw the face again (see `redraw`).
+    Of drawn faces, for evaluation only: strength, float (N, K) in [0, 1], the truth; person, float (N, P),
+    what it takes to draw the face again (see `redraw`).
     """
     images: torch.Tensor
     labels: torch.Tensor
@@ -73,33 +72,29 @@ def mirrored(x, rng):
     return torch.where(chosen, x.flip(3), x)
 
 
-def load(name, attrs, size, root="", seed=0, download=False):
-    """Load a data set, one of DATASETS, at `size` x `size` pixels with these attributes; root: its folder.
+def load(name, attrs, size, root="", seed=0):
+    """A data set of DATASETS at `size` x `size` pixels, with these attributes; root: the folder of its files.
 
-    Returns two Data, train and test: by the data set's own partition if it has one, else 90 % and 10 %,
-    fixed by the seed, and never a person in both where persons are known. download: fetch it (celeba only).
+    Returns two Data, train and test: by its own partition, else 90 % and 10 %, fixed by the seed.
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set {name!r}: {nearest(name, DATASETS)}")
     read, layout = DATASETS[name]
-    if len(set(attrs)) < len(attrs):
-        raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
     if layout and not root:
         raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
-    if download:
-        download_celeba(name, root)
     if root and not Path(root).is_dir():
         raise InputError(f"--root {root}: there is no such folder; give the one with the files of {name}")
     if root and not layout:
         print(f"note: --data {name} needs no files: --root {root} is not looked at")
-    train, test = read(tuple(attrs), size, root, seed)
+    try:
+        train, test = read(tuple(attrs), size, root, seed)
+    except FileNotFoundError as error:  # of `find`
+        raise InputError(f"{error}; {name} has {layout}") from None
     for part, kind in ((train, "training"), (test, "test")):
         for attr, n in zip(attrs, part.labels.sum(0).tolist()):
             if not 2 <= n <= len(part) - 2:
                 raise InputError(f"{n} of {len(part)} {kind} pictures have {attr!r}: pairs need two with it "
                                  f"and two without; choose another attribute or add pictures")
-    if layout and len(train) < 1000:
-        print(f"note: {len(train)} training pictures are few, and {len(test)} to measure on")
     return train, test
 
 
@@ -133,10 +128,9 @@ def pair_labels(x_has, y_has):
 def pairs(data, batch, rng, ties=0.0, device="cpu"):
     """An endless stream of (x, y, r), relative attributes (Sec. 3.1): r_k = sign(label_k(y) - label_k(x)).
 
-    x, y: float (batch, 3, H, W) in [-1, 1]; r: float (batch, K) in {-1, 0, +1}.
+    x, y: float (batch, 3, H, W) in [-1, 1], mirrored at random; r: float (batch, K) in {-1, 0, +1}.
     Each pair, but for ties, is made to differ in one attribute, chosen at random out of the K: as many
-    +1 as -1, however rare the attribute is. The others fall as they may, r_k = 0 where x and y agree.
-    Each picture is mirrored with probability 1/2: twice the data for the same faces.
+    +1 as -1, however rare the attribute is. The others fall as they may.
     ties: the share of pairs from the same class, r = 0 (Remark 1), for K = 1 only.
     rng: the CPU torch.Generator that decides all of it (its state is all that a resumed run needs).
     """
@@ -177,9 +171,8 @@ TRAITS = 43  # numbers that make a person, beside the attributes
 
 def faces(attrs, size, seed=0, n=10000):
     """n drawn faces. A strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
-    for name in attrs:
-        if name not in FACE_ATTRS:
-            raise InputError(f"unknown attribute {name!r}: {nearest(name, FACE_ATTRS)}")
+    for name in set(attrs) - set(FACE_ATTRS):
+        raise InputError(f"unknown attribute {name!r}: {nearest(name, FACE_ATTRS)}")
     person = np.random.RandomState(seed).random_sample((n, len(FACE_ATTRS) + TRAITS)).astype(np.float32)
     strength = torch.from_numpy(person[:, [FACE_ATTRS.index(a) for a in attrs]])
     return Data(draw_faces(person, size), strength > 0.5, attrs, strength, person)
@@ -337,8 +330,8 @@ left_behind = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCL
 def read_picture(path, size, half=None, crop=None):
     """The centre of a picture, or of a half of it (0, 1), or of a crop (left, top, side): (3, size, size)."""
     picture = open_picture(path)
-    w, h = picture.size
     if half is not None:
+        w, h = picture.size
         if abs(w - 2 * h) > 2:
             raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high")
         picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
@@ -355,8 +348,6 @@ def open_picture(path):
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
-            if picture.mode[0] == "I" and file.format == "PNG":  # 16 bits
-                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
             if picture.mode[0] in "IF":  # of unknown white; convert() would clip them
                 reason = f"it has deep grey (mode {picture.mode}), not 8 bits"
                 raise ValueError
@@ -402,17 +393,16 @@ def find(root, *names):
             raise InputError(f"{paths[0]} and {paths[1]}: name the folder of one of them as --root")
         if paths:
             return paths[0]
-    raise InputError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; "
-                     f"{found(os.listdir(root))}")
+    raise FileNotFoundError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; "
+                            f"{found(os.listdir(root))}")
 
 
 def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     """Data of picture files, train and test, each in an order fixed by chance.
 
     files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`.
-    The pictures are decoded and resized once, training part first, into root/trip-NAME-SIZEpx-KEY.raw, are
-    mapped from there and need not fit in memory. The KEY depends on the RECIPE and on each file's name, size
-    and date. Broken pictures are told and left out.
+    They are decoded once, into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there. The KEY depends on the
+    RECIPE and on each file's name, size and date. Broken pictures are told and left out.
     """
     rng = np.random.RandomState(0)
     order = np.concatenate([rng.permutation(np.flatnonzero(is_test == part)) for part in (False, True)])
@@ -435,9 +425,8 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
 def decode(path, sources, size, chunk=256):
     """Pictures, sources: n times (file, half), as an array mapped from a file, uint8 (n, 3, size, size).
 
-    Returns it, and {place: error} of the broken, which have no row: as many at the end are empty. The file
-    is made once; the .json beside it says how far it is, so that what was interrupted goes on there. Two
-    processes at once do no harm: they write the same bytes into the same places.
+    Returns it, and {place: error} of the broken, which have no row: as many at the end are empty. The .json
+    says how far it is. Two processes at once do no harm: they write the same bytes into the same places.
     """
     def attempt(source):
         try:
@@ -468,25 +457,22 @@ def decode(path, sources, size, chunk=256):
                 raise InputError(f"{len(broken)} of the first {done} pictures are broken, more than 1 % of "
                                  f"all {n}; remove or mend them: {list(broken.values())[-1]}")
             pictures.flush()
-            text = json.dumps([done, broken])
-            write(note, lambda file: file.write(text.encode()))
+            write(note, lambda file: file.write(json.dumps([done, broken]).encode()))
             tell(f"reading pictures, once: {done} of {n}")
     tell("")
     return np.memmap(path, np.uint8, "c", shape=shape), broken
 
 
 def make_room(path, needed):
-    """Remove what `decode` made of older pictures. InputError where the disk is too full, or read-only."""
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path.parent}: cannot write resized pictures there; copy it to where you can")
-    for old in path.parent.glob(path.stem[:-12] + "*.*"):
-        if old.suffix in (".raw", ".json") and old.stem != path.stem:
-            with suppress(OSError):  # (Windows removes none in use)
-                old.unlink()
+    """Remove what `decode` made of older pictures, and see that `needed` bytes can be written."""
+    make_folder(path.parent)
+    for old in {*path.parent.glob(path.stem[:-12] + "*.raw")} - {path}:
+        with suppress(OSError):  # (Windows removes none in use)
+            old.unlink()
+            old.with_suffix(".json").unlink()
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise InputError(f"{path.parent}: {needed // 1e6 + 1:.0f} MB are needed there, {free // 1e6:.0f} are "
-                         f"free; make room")
+        raise InputError(f"{path.parent}: {needed // 1e6 + 1:.0f} MB are needed, {free // 1e6:.0f} are free")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -512,12 +498,13 @@ def columns(attrs, names, source):
 
 
 def lines_of(path):
-    """The lines of a text file, with any line ends; of a .csv, with spaces for commas."""
+    """The lines of a text file that aren't empty; of a .csv, with spaces for commas."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    page = re.match(r"\s*(<!doctype|<html|version https://git-lfs)", text, re.I)  # (Google's quota, say)
+    page = re.match(r"\s*(<!doctype|<html|version https://git-lfs|$)", text, re.I)  # (Google's quota, say)
     if page or "\N{REPLACEMENT CHARACTER}" in text:
         raise InputError(f"{path}: no table, but {text.strip()[:40]!r}; get it by a browser or git lfs pull")
-    return (text.replace(",", " ") if path.suffix == ".csv" else text).splitlines()
+    text = text.replace(",", " ") if path.suffix == ".csv" else text
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def table(path, lines, width, between=None):
@@ -545,52 +532,51 @@ def named(names, table, folder):
 
 
 def celeba_table(path, folder, attrs):
-    """CelebA's attribute file: the number of pictures, the attributes, then for each picture name, 1, -1 ...
+    """CelebA's table: the number of pictures, the attributes, then for each picture its name, 1, -1 ...
 
-    Kaggle's .csv has no number, and image_id before the attributes. Returns the names of the pictures that
-    are in the folder, their paths, and labels bool (N, K).
+    Kaggle's .csv has no number, and image_id before the attributes. Returns the paths of the pictures that
+    are in the folder, and their labels, bool (N, K).
     """
     kaggle = path.suffix == ".csv"
-    count, header, *lines = [""] * kaggle + lines_of(path) + ["", ""]
-    lines = [line for line in lines if line.strip()]
-    if not lines or not kaggle and count.strip() != str(len(lines)):
-        raise InputError(f"{path}: its first line is {count.strip()[:20]!r}, not the number of pictures, and "
-                         f"{len(lines)} lines follow the second; is the file whole?")
-    header = header.split()[kaggle:]
+    count, *lines = [""] * kaggle + lines_of(path)
+    n = len(lines) - 1
+    if n < 1 or not kaggle and count != str(n):
+        raise InputError(f"{path}: its first line is {count[:20]!r}, not the number of pictures, and "
+                         f"{max(n, 0)} lines follow the second; is the file whole?")
+    header = lines[0].split()[kaggle:]
     chosen = columns(attrs, header, path.name)
-    names, values = table(path, lines, len(header))
+    names, values = table(path, lines[1:], len(header))
     rows, files = named(names, path, folder)
-    return [names[i] for i in rows], files, values[rows][:, chosen] > 0
+    return files, values[rows][:, chosen] > 0
 
 
 def celeba(attrs, size, root, seed):
     """CelebA, its own partition; 90/10 where that leaves a part empty."""
     path = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    names, files, labels = celeba_table(path, find(root, "img_align_celeba"), attrs)
+    files, labels = celeba_table(path, find(root, "img_align_celeba"), attrs)
     path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
     part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
-    missing = [name for name in names if part.get(name) not in ("0", "1", "2")]
-    if missing:
-        raise InputError(f"{path}: says nothing of {missing[0]}; is the file whole?")
-    is_test = np.array([part[name] == "2" for name in names])
+    for file in files:
+        if part.get(file.name) not in ("0", "1", "2"):
+            raise InputError(f"{path}: says nothing of {file.name}; is the file whole?")
+    is_test = np.array([part[file.name] == "2" for file in files])
     if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
-        print(f"note: {path.name} has all of these {len(names)} pictures in one part: 10 % are held out")
-        is_test = test_mask(range(len(names)), seed)
+        print(f"note: {path.name} has all of these {len(files)} pictures in one part: 10 % are held out")
+        is_test = test_mask(range(len(files)), seed)
     return from_files("celeba", root, files, labels, attrs, size, is_test)
 
 
 def celeba_hq(attrs, size, root, seed):
     """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
     path = find(root, "CelebAMask-HQ-attribute-anno.txt")
-    _, files, labels = celeba_table(path, find(root, "CelebA-HQ-img"), attrs)
-    is_test = test_mask(range(len(files)), seed)
-    return from_files("celeba-hq", root, files, labels, attrs, size, is_test)
+    files, labels = celeba_table(path, find(root, "CelebA-HQ-img"), attrs)
+    return from_files("celeba-hq", root, files, labels, attrs, size, test_mask(range(len(files)), seed))
 
 
 def lfwa(attrs, size, root, seed):
     """LFW with its attributes, 90/10 by person; a label is the sign of the table's score."""
     path = find(root, "lfw_attributes.txt")
-    lines = [line.rstrip("\t") for line in lines_of(path) if line.strip()]
+    lines = lines_of(path)
     header = lines[1].split("\t") if len(lines) > 2 else []
     if header[1:3] != ["person", "imagenum"]:
         raise InputError(f"{path}: its second line should be '#, person, imagenum', attributes, tabs between")
@@ -607,55 +593,36 @@ def edges2shoes(attrs, size, root, seed):
     """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
     columns(attrs, ["edges"], "edges2shoes")
     train, val = picture_files(find(root, "train")), picture_files(find(root, "val"))
-    files = [file for file in train + val for _ in range(2)]
-    halves = [0, 1] * (len(files) // 2)
+    files = [file for file in train + val for _ in (0, 1)]
+    halves = [0, 1] * len(train + val)
     labels, is_test = np.array(halves)[:, None] == 0, np.arange(len(files)) >= 2 * len(train)
-    parts = from_files("edges2shoes", root, files, labels, attrs, size, is_test, halves)
-    some = parts[0][:500]
-    left, right = (some.images[some.labels[:, 0] == has].float().mean() for has in (True, False))
-    if left < right:  # a drawing is nearly white
-        raise InputError(f"{root}: the left halves are darker than the right ones; the edges should be left")
-    return parts
+    return from_files("edges2shoes", root, files, labels, attrs, size, is_test, halves)
 
 
 def folder(attrs, size, root, seed):
     """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it; 90/10."""
     def inside(place):
-        return sorted(path.name for path in place.iterdir() if path.is_dir() and not left_behind(path.name))
+        return sorted(path for path in place.iterdir() if path.is_dir() and not left_behind(path.name))
 
-    root = Path(root)
-    classes = inside(root)
-    if len(classes) == 1 and len(inside(root / classes[0])) == 2:  # as zips nest them
-        root /= classes[0]
-        classes = inside(root)
-        print(f"note: the two folders are in {root}")
-    if len(classes) != 2 or len(attrs) != 1 or attrs[0] not in classes:
+    classes = inside(Path(root))
+    if len(classes) == 1:  # one folder too many, as zips nest them
+        classes = inside(classes[0]) or classes
+    names = [path.name for path in classes]
+    if len(names) != 2 or len(attrs) != 1 or attrs[0] not in names:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
-                         f"{' '.join(attrs)!r}; found {', '.join(classes[:10]) or 'none'}")
-    files = [picture_files(root / name) for name in classes]
-    labels = np.repeat([[name == attrs[0]] for name in classes], [len(part) for part in files], axis=0)
-    is_test = test_mask(range(len(labels)), seed)
-    return from_files("folder", root, sum(files, []), labels, attrs, size, is_test)
-
-
-def download_celeba(name, root):
-    """Fetch CelebA into root/celeba, with torchvision and the package gdown."""
-    from torchvision.datasets import CelebA
-    if name != "celeba":
-        raise InputError(f"--download: only celeba can be fetched, not {name}")
-    try:
-        CelebA(root, download=True)
-    except Exception as error:  # no gdown, no network, Google Drive's quota, a broken archive
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
-        raise InputError(f"CelebA could not be fetched ({reason}); pip install gdown, or put, by hand, "
-                         f"{DATASETS['celeba'][1]} into {root}") from None
+                         f"{' '.join(attrs)!r}; found {', '.join(names[:10]) or 'none'}")
+    parts = [picture_files(path) for path in classes]
+    files = sum(parts, [])
+    labels = np.repeat([[name == attrs[0]] for name in names], list(map(len, parts)), axis=0)
+    return from_files("folder", root, files, labels, attrs, size, test_mask(range(len(files)), seed))
 
 
 # name: function(attrs, size, root, seed) -> (train, test), and what lies under root
 DATASETS = {
     "faces": (drawn, ""),
     "folder": (folder, "two folders of pictures, one for each class"),
-    "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/"),
+    "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/, all from "
+                       "mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
     "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
     "lfwa": (lfwa, "lfw_attributes.txt and lfw/ (or lfw_funneled/, lfw-deepfunneled/)"),
     "edges2shoes": (edges2shoes, "train/ and val/, with pictures")}

@@ -10,8 +10,7 @@
     fid            do swapped pictures look like the data set's?    frechet_distance, inception
     ranker         what does R say of generated pairs? (Fig. 6, 7)  ranker_scores
     preservation   what stays as it was?                            preservation_scores
-    truth          how strong is the attribute in truth, and what
-                   else moved? (drawn faces only)                   strength_judge, truth_scores
+    truth          (of drawn faces) how strong is it, what else?    strength_judge, truth_scores
 
 The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (the sweep and +-0.5),
 K attributes. Judges are trained once for a data set and kept in runs/judges; TRIP never hears of them.
@@ -30,7 +29,6 @@ import re
 import shutil
 import sys
 import time
-from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,7 +90,7 @@ def swap_strength(has):
 
 
 def evaluation_batch(test_data, device, n=128):
-    """Held-out pictures to measure a run on, about n, none twice: float (n, 3, H, W), and labels bool (n, K).
+    """About n held-out pictures, none twice, float (n, 3, H, W), and their labels, bool (n, K).
 
     For each attribute in turn some are added, until as many have it as haven't.
     """
@@ -110,9 +108,8 @@ def evaluation_batch(test_data, device, n=128):
 def measure(G, R, x, labels):
     """What R says of held-out pairs (Fig. 6, 7, 11). x: float (n, 3, H, W); labels: bool (n, K).
 
-    Returns two dicts. The outputs: OUTPUTS -> K tensors. The row: their means and, for generated pairs, stds;
-    pair_accuracy, the share of real pairs with r = +-1 whose sign is right (of each a list of K numbers); and
-    recon_l1, mean |G(x, 0) - x|.
+    Returns outputs: OUTPUTS -> K tensors; and the row: their means and, for generated pairs, stds;
+    pair_accuracy, the share of real pairs with r = +-1 whose sign is right; recon_l1, mean |G(x, 0) - x|.
     """
     n, K = labels.shape
     back = translate(G, x, torch.zeros(1, K))[:, 0]
@@ -130,8 +127,7 @@ def measure(G, R, x, labels):
         v = torch.zeros(n, K, device=x.device)
         v[:, k] = swap_strength(has)
         swapped = R.rank(fx, in_parts(R.features, in_parts(G, x, v)))[:, k]
-        found = (real[r[:, k] == 1, k], real[r[:, k] == 0, k], real[r[:, k] == -1, k],
-                 swapped[~has], zero[:, k], swapped[has])
+        found = [*(real[r[:, k] == u, k] for u in (1, 0, -1)), swapped[~has], zero[:, k], swapped[has]]
         for name, value in zip(OUTPUTS, found):
             outputs[name].append(value.cpu())
     G.train(training)
@@ -145,12 +141,11 @@ def measure(G, R, x, labels):
 def fit(run, losses, test_data, save=lambda: None, measure=None):
     """Train to the end, measured on held-out pictures now and then. Yields a record of each iteration.
 
-    losses: trip.train(run, ...), an iterator of dicts of losses. save: called at the start, every SAVE_EVERY
-    iterations and at the end. measure: (x, labels) -> outputs, row; None: `measure` of the run's G and R.
-    A record has `step` and the losses (tensors) and, 50 times in a run, the row. run.log keeps what
-    the report needs: history (the rows, with the losses' means since the last one), snapshots (R's outputs at
-    the start, after EARLY iterations of ranking and at the end) and seconds.
-    Raises Diverged where a loss is not finite.
+    losses: trip.train(run, ...), dicts of tensors. save: called at the start, every SAVE_EVERY iterations and
+    at the end. measure: (x, labels) -> outputs, row; None: `measure` of the run's G and R. A record has
+    `step`, the losses and, 50 times in a run, the row. run.log keeps history (rows, with the losses' means
+    since the last one), snapshots (R's outputs at the start, after EARLY iterations of ranking, at the end)
+    and seconds. Raises Diverged where a loss is not finite.
     """
     c, log, measure = run.config, run.log, measure or functools.partial(globals()["measure"], run.G, run.R)
     log |= {"history": [], "snapshots": {}, "sums": {}, "recent": [], "seconds": 0.0} | log
@@ -202,16 +197,15 @@ def progress(run):
     def tell(record):
         nonlocal means
         if "gen_plus" in record:
-            plus_minus = [[np.mean(record[f"{kind}_{sign}"]) for sign in ("plus", "minus")]
-                          for kind in ("real", "gen")]
-            means = "real {:+.2f} {:+.2f}  generated {:+.2f} {:+.2f}".format(*sum(plus_minus, []))
+            rp, rm, gp, gm = (np.mean(record[name]) for name in OUTPUTS if "zero" not in name)
+            means = f"real {rp:+.2f} {rm:+.2f}  generated {gp:+.2f} {gm:+.2f}"
         rate = (run.step - first) / (time.perf_counter() - started)
         left = int((steps - run.step) / rate)
         line = (f"iteration {run.step}/{steps}  {rate:.1f} it/s  {left // 60}:{left % 60:02d} left  {means}"
                 f"{'' if run.step > run.warmup else '  (warm-up)'}")
         if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns - 1
-            print("\r" + line[:width].ljust(width), end="" if run.step < steps else "\n", flush=True)
+            print("\r" + line[:width].ljust(width), end="\n" * (run.step == steps), flush=True)
         elif "recon_l1" in record:
             print(line, flush=True)
     return tell
@@ -266,28 +260,22 @@ def put(path, content, dpi=100):
         data.write(path, lambda file: file.write(content))
 
 
-def cells(row, attrs):
-    """A record as cells of a table: for several attributes, real_plus -> real_plus.smile, real_plus.frown."""
-    ends, found = [ending(attrs, k) for k in range(len(attrs))], {}
-    for name, value in row.items():
-        several = isinstance(value, list)
-        found |= {name + end: u for end, u in zip(ends, value)} if several else {name: value}
-    return found
-
-
 def report(run, out, test_data):
     """Write history.csv, ranker.npz and .png, samples.png; at the end summary.json and the dial."""
-    attrs = run.config.attr
-    rows = [cells(row, attrs) for row in run.log["history"]]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    attrs, rows = run.config.attr, []
+    for row in run.log["history"]:  # of several attributes: real_plus.smile, real_plus.frown
+        rows.append({name + ending(attrs, k) * isinstance(value, list): u for name, value in row.items()
+                     for k, u in enumerate(value if isinstance(value, list) else [value])})
+    columns = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(text := io.StringIO(), columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
     put(out / "history.csv", text.getvalue())
     if any(run.log["snapshots"].values()):  # (a run without R has none)
-        np.savez(file := io.BytesIO(), **{
-            f"{moment}.{name}.{utf_8(attr)}": u.numpy() for moment, outputs in run.log["snapshots"].items()
-            for name in OUTPUTS for attr, u in zip(attrs, outputs[name])})
+        arrays = {f"{moment}.{name}.{utf_8(attr)}": u.numpy()
+                  for moment, outputs in run.log["snapshots"].items()
+                  for name in OUTPUTS for attr, u in zip(attrs, outputs[name])}
+        np.savez(file := io.BytesIO(), **arrays)
         put(out / "ranker.npz", file.getvalue())
         put(out / "ranker.png", fig_densities(run))
     for k in range(len(attrs)):
@@ -303,29 +291,35 @@ def edit(run, out, images, strengths=None, crop=None):
     strengths: texts as --v takes them; None: LEVELS, of one attribute at a time. crop: see `framed`.
     """
     c, K = run.config, len(run.config.attr)
-    rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
-    if strengths is not None:
+    if strengths is None:
+        rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
+    else:
         rows = [strength(text, K) for text in strengths]
     x = data.as_float(torch.stack([framed(path, c.size, crop) for path in images])).to(run.device)
     data.make_folder(out)
-    said = {"warning: a strength outside -1 .. 1 is one that the model never saw": np.abs(rows).max() > 1,
-            "note: this run was trained on drawn faces; it cannot be expected to edit a photograph":
-                c.data == "faces",
-            "note: this run knows faces as CelebA frames them: upright, the eyes half way down and a quarter "
-            "of the width apart; frame yours alike, by --crop": c.data.startswith("celeba")}
-    for text, true in said.items():
-        if true:
-            print(text, file=sys.stderr)
+    if np.abs(rows).max() > 1:
+        note("warning: a strength outside -1 .. 1 is one that the model never saw")
+    if c.data == "faces":
+        note("note: this run was trained on drawn faces; it cannot be expected to edit a photograph")
+    if c.data.startswith("celeba"):
+        note("note: this run knows upright faces, the eyes half way down and a quarter of the width apart; "
+             "frame yours alike, by --crop")
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     y = translate(run.G, x, torch.tensor(rows))
     put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))
-    put(out / "edit.html", dial_page(run, x))
-    print(f"wrote {out / 'edit.png'} and, to turn the dial in a browser, {out / 'edit.html'}")
+    write_page(out / "edit.html", run, x)
+    page_too = f" and, with a slider, {out / 'edit.html'}" if PAGE.is_file() else ""
+    print(f"wrote {out / 'edit.png'}{page_too}")
     return 0
 
 
+def note(text):
+    """Tell the person, beside what the program prints."""
+    print(text, file=sys.stderr)
+
+
 def framed(path, size, crop=None):
-    """The square of a picture file that a run is applied to, uint8 (3, size, size); says what is cut off.
+    """A square of a picture file, uint8 (3, size, size). Says what is cut off.
 
     crop: its left, top and side in pixels of the upright picture; None: the largest one in the centre.
     """
@@ -333,12 +327,12 @@ def framed(path, size, crop=None):
     if crop:
         left, top, side = crop
         if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
-            raise InputError(f"--crop {left} {top} {side}: {path} has {w} x {h} pixels; LEFT and TOP can be "
-                             f"0 or more, SIZE 1 or more, LEFT + SIZE {w} at most, TOP + SIZE {h}")
+            raise InputError(f"--crop {left} {top} {side}: LEFT TOP SIZE is no square within "
+                             f"{path}, which has {w} x {h} pixels")
     elif w != h:
         sides = "left and the right" if w > h else "top and the bottom"
-        print(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {sides} are cut off; "
-              f"--crop LEFT TOP SIZE takes another square", file=sys.stderr)
+        note(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {sides} are cut off; "
+             f"--crop LEFT TOP SIZE takes another square")
     return data.read_picture(path, size, crop=crop)
 
 
@@ -349,8 +343,7 @@ def strength(text, K):
     except ValueError:
         v = []
     if len(v) != K or not all(-100 <= u <= 100 for u in v):
-        raise InputError(f"--v {text.strip()}: a strength is {K} number{'s' * (K > 1)} here, from -1 to 1, "
-                         f"like {','.join(['0.5'] * K)}")
+        raise InputError(f"--v {text.strip()}: a strength is like {','.join(['0.5'] * K)} here")
     return v
 
 
@@ -383,10 +376,10 @@ def ssim_score(neighbours):
 
 
 def frechet_distance(a, b):
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): of Gaussians with two sets' means m, covariances S.
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): of Gaussians like features a, b (n, d).
 
-    a, b: features (n, d). Where S_a = A^T A and S_b = B^T B, the trace of the root is the sum of the singular
-    values of A B^T: no root of a matrix, so n may be smaller than d. In double precision.
+    Where S_a = A^T A and S_b = B^T B, the trace of the root is the sum of the singular values of A B^T: no
+    root of a matrix, so n may be smaller than d.
     """
     a, b = (torch.as_tensor(x).double().cpu() for x in (a, b))
     A, B = (torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R for x in (a, b))
@@ -434,10 +427,9 @@ def truth_scores(seen, before, truth, k, trained):
 
     seen: (N, V, A), strengths that the judge reads from G(x, v); before: (N, A), from x; truth: (N, A),
     of x; k: the attribute that v stands for; trained: all that the run has a dial for, k among them.
-    true_spearman_asked: the rank correlation in the half of the dial where footnote 3 asks. crossed: the
-    share of faces that the dial takes across 0.5. disentanglement: what turning this dial from -1 to 1 does
-    to each attribute that has one. leakage: how far the others, read at v = +-1, are from the truth of x;
-    leakage_judge: the same for x itself, the judge's error.
+    true_spearman_asked: in the half of the dial where footnote 3 asks. crossed: the share of faces taken
+    across 0.5. disentanglement: what this dial from -1 to 1 does to each attribute that has one.
+    leakage: how far the others, read at v = +-1, are from x's truth; leakage_judge: the same of x itself.
     """
     sweep, v = seen[:, AT_SWEEP, k], np.array(SWEEP)
     mean, error = sweep.mean(0), np.abs(before - truth)
@@ -458,13 +450,10 @@ def truth_scores(seen, before, truth, k, trained):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Judges
+# Judges, and a run before them
 
 def fit_judge(net, pictures, targets, loss, steps, lr, tell):
-    """Train a judge by Adam, 64 pictures a step, mirrored at random; its rate rises and falls once.
-
-    pictures: uint8 (N, 3, H, W); targets: float (N, K); loss(net(x), target) is a scalar.
-    """
+    """Train a judge by Adam: pictures, uint8 (N, 3, H, W), mirrored at random; targets: float (N, K)."""
     device, rng = next(net.parameters()).device, torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
@@ -482,14 +471,11 @@ def fit_judge(net, pictures, targets, loss, steps, lr, tell):
 def judge(kind, make, train, device, folder, *about):
     """The judge `make()` after `train(net)`; or that in `folder`, if it was made and trained alike.
 
-    about: what else decides how it turns out: tensors (pictures, labels) and numbers (of steps ...).
+    about: tensors and numbers that decide how it turns out.
     """
-    def fresh():
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # decides the first weights
-            return make()
-
-    net = fresh()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # decides the first weights
+        net = make()
     digest = hashlib.sha256(repr(net).encode())
     for part in about:
         digest.update(part.contiguous().numpy() if isinstance(part, torch.Tensor) else repr(part).encode())
@@ -498,43 +484,30 @@ def judge(kind, make, train, device, folder, *about):
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
         data.make_folder(path.parent)
-        net = fresh().to(device)
-        train(net)
+        train(net.to(device))
         data.write(path, lambda file: torch.save(net.state_dict(), file))
     return net.to(device).eval()
 
 
 def classifier(train_data, device, tell, folder, steps=None):
-    """AAS's judge: a ResNet-18, trained from nothing on the training labels. (N, 3, H, W) -> (N, K) logits.
-
-    steps: None: 200 for drawn faces, which are soon told apart, 1,500 for photographs.
-    """
+    """AAS's judge: a ResNet-18, trained from nothing on the training part. (N, 3, H, W) -> (N, K) logits."""
     pictures, labels, loss = train_data.images, train_data.labels, F.binary_cross_entropy_with_logits
-    steps = steps or (1500 if train_data.person is None else 200)
+    steps = steps or (1500 if train_data.person is None else 200)  # drawn faces are soon told apart
+    some = pictures[::max(1, len(pictures) // 500)]
     return judge("resnet18", lambda: resnet18(num_classes=labels.shape[1]),
                  lambda net: fit_judge(net, pictures, labels.float(), loss, steps, 2e-3, tell),
-                 device, folder, pictures[::max(1, len(pictures) // 500)], labels, steps)
-
-
-def resnet_features(net):
-    """The ResNet-18 without its last layer: (N, 3, H, W) -> (N, 512)."""
-    return nn.Sequential(*list(net.children())[:-1], nn.Flatten())
+                 device, folder, some, labels, steps)
 
 
 def inception(device):
-    """The network of every published FID, from the package pytorch-fid: (N, 3, H, W) -> (N, 2048).
-
-    Returns None where the package or its weights are missing (they are fetched once, 91 MB).
-    """
+    """The network of every published FID, (N, 3, H, W) -> (N, 2048); None where pytorch-fid is missing."""
     try:
         from pytorch_fid.inception import InceptionV3
-        net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # on the CPU: no trouble of a GPU ends here
-    except (ImportError, OSError, EOFError):  # no package, no network
+        net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # (its weights are fetched once, 91 MB)
+    except (ImportError, OSError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("hash|zip archive", str(error)):
+            raise  # (these two: a broken download)
         return None
-    except RuntimeError as error:
-        if "hash" in str(error) or "zip archive" in str(error):  # a broken download
-            return None
-        raise
     net = net.to(device).eval()  # it takes pixels in [0, 1], as if read from files of 8 bits
     return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)
 
@@ -547,12 +520,9 @@ class Brighten(nn.Module):
 
 
 def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
-    """The judge of the truth: strengths of data.FACE_ATTRS in drawn faces. (N, 3, size, size) -> (N, 4).
-
-    It learns from drawn faces of its own: no training and no test part has them.
-    """
-    def own(n):
-        return data.faces(data.FACE_ATTRS, size, seed=1, n=n)
+    """The judge of the truth: strengths of data.FACE_ATTRS in faces. (N, 3, size, size) -> (N, 4)."""
+    # it learns from drawn faces of its own: no training and no test part has them
+    own = functools.partial(data.faces, data.FACE_ATTRS, size, seed=1)
 
     def make():
         channels = [3, 24, 48, *[96] * 6][:int(math.log2(size)) - 1]  # ends at 4 x 4, as the ranker does
@@ -564,15 +534,11 @@ def strength_judge(size, device, tell, folder, steps=2500, faces=20000):
 
     def train(net):
         tell("drawing faces for the judge of strengths")
-        pool = own(faces)
+        pool = own(n=faces)
         fit_judge(net, pool.images, pool.strength, F.mse_loss, steps, 6e-3, tell)
 
-    drawn = own(20).images  # the way faces are drawn
-    return judge("strength", make, train, device, folder, drawn, steps, faces)
+    return judge("strength", make, train, device, folder, own(n=20).images, steps, faces)
 
-
-# ------------------------------------------------------------------------------------------------------------
-# A run under all instruments
 
 @dataclass
 class Judges:
@@ -586,13 +552,13 @@ class Judges:
 
 def call_judges(metrics, train_data, device, tell, folder):
     """The Judges that these metrics need, from `folder`, or else trained on the training part."""
-    judges = Judges()
-    if "fid" in metrics:
-        judges.features = inception(device)
-    if "aas" in metrics or ("fid" in metrics and not judges.features):
+    judges = Judges(features=inception(device) if "fid" in metrics else None)
+    missing = "fid" in metrics and not judges.features
+    if "aas" in metrics or missing:
         judges.classifier = classifier(train_data, device, tell, folder)
-    if "fid" in metrics and not judges.features:
-        judges.features, judges.features_name = resnet_features(judges.classifier), "frechet_resnet18"
+    if missing:  # the ResNet-18 without its last layer: (n, 512)
+        judges.features = nn.Sequential(*list(judges.classifier.children())[:-1], nn.Flatten())
+        judges.features_name = "frechet_resnet18"
     if "truth" in metrics and train_data.person is not None:
         judges.strengths = strength_judge(train_data.images.shape[-1], device, tell, folder)
     return judges
@@ -600,22 +566,18 @@ def call_judges(metrics, train_data, device, tell, folder):
 
 @torch.no_grad()
 def read(run, k, test, judges, metrics, tell):
-    """What these metrics need to know of attribute k, read off all test pictures x and their y = G(x, v).
-
-    Returns name -> array (N, ...). "Swapped": the y of swap_strength.
-    """
-    outside, readings = None, defaultdict(list)
+    """What the metrics need to know of attribute k, off all test pictures: name -> array (N, ...)."""
+    outside, parts = None, []
     if "preservation" in metrics and test.person is not None:
         outside = ~data.region(test, k).to(run.device)  # (N, 1, H, W): beyond the attribute's reach
     v = torch.from_numpy(V)[:, None] * torch.eye(len(run.config.attr))[k]
     for rows in torch.arange(len(test)).split(16):
         x = data.as_float(test.images[rows]).to(run.device)
-        y = translate(run.G, x, v)  # (n, V, 3, H, W)
-        swapped = y[torch.arange(len(x)), torch.where(test.labels[rows, k], 0, len(V) - 1)]
-        now = {}
+        y, now = translate(run.G, x, v), {}  # (n, V, 3, H, W)
+        swapped = y[torch.arange(len(x)), torch.where(test.labels[rows, k], 0, len(V) - 1)]  # v = -1 or 1
         if "ssim" in metrics:
-            steps = zip(AT_SWEEP, AT_SWEEP[1:])
-            now["ssim"] = torch.stack([ssim(y[:, i], y[:, j]) for i, j in steps], 1)
+            sweep = y[:, AT_SWEEP].unbind(1)
+            now["ssim"] = torch.stack([*map(ssim, sweep, sweep[1:])], 1)
         if "aas" in metrics:
             now["said"] = judges.classifier(x)[:, k] > 0
             now["said_swapped"] = judges.classifier(swapped)[:, k] > 0
@@ -632,10 +594,9 @@ def read(run, k, test, judges, metrics, tell):
         if judges.strengths:
             now["before"] = judges.strengths(x)
             now["seen"] = judges.strengths(y.flatten(0, 1)).unflatten(0, y.shape[:2])
-        for name, reading in now.items():
-            readings[name].append(reading.cpu())
+        parts.append({name: reading.cpu() for name, reading in now.items()})
         tell(f"{run.config.attr[k]}: measured {rows[-1] + 1} of {len(test)} test pictures")
-    return {name: torch.cat(parts).numpy() for name, parts in readings.items()}
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def rank_all(R, x, y):
@@ -646,12 +607,10 @@ def rank_all(R, x, y):
 
 @dataclass
 class Result:
-    """What is found out about one attribute of one run. The figures draw it."""
-    folder: str
+    """What is found out about attribute number k of a run. The figures draw it."""
     name: str  # the folder; of a run of several attributes with the attribute
     run: object  # trip.Run
-    k: int  # the number of the attribute
-    attr: str
+    k: int
     test: data.Data
     readings: dict  # name -> array (N, ...), see `read`
     scores: dict  # name -> number, or list of numbers
@@ -670,27 +629,25 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
             scores["aas"] = 100 * (readings["said_swapped"] != has.numpy()).mean().item()
             scores["aas_judge"] = 100 * (readings["said"] == has.numpy()).mean().item()
         if "fid" in metrics:
-            both = readings["features"], readings["features_swapped"]
-            scores[judges.features_name] = frechet_distance(*both)
+            distance = frechet_distance(readings["features"], readings["features_swapped"])
+            scores[judges.features_name] = distance
         for whose, key in (("", "R"), ("first_", "R_first")):
             if key in readings:
                 scores |= {whose + score: u for score, u in ranker_scores(readings[key], has).items()}
         if "preservation" in metrics:
             scores |= preservation_scores(readings["change"], readings.get("outside"))
         if judges.strengths:
-            at = [data.FACE_ATTRS.index(a) for a in test.attrs]
-            truth = test.person[:, :len(data.FACE_ATTRS)]
+            at, truth = [*map(data.FACE_ATTRS.index, test.attrs)], test.person[:, :len(data.FACE_ATTRS)]
             scores |= truth_scores(readings["seen"], readings["before"], truth, at[k], at)
-        full_name = name if len(test.attrs) == 1 else f"{name} {attr}"
-        results.append(Result(name, full_name, run, k, attr, test, readings, scores, judges))
+        full_name = f"{name} {attr}" if len(test.attrs) > 1 else name
+        results.append(Result(full_name, run, k, test, readings, scores, judges))
     return results
 
 
 def evaluate(runs, parts, metrics=METRICS, judges_in="runs/judges", tell=lambda text: None):
     """Judge runs of the same data set and attributes. Returns Results: of each run, of each attribute.
 
-    runs: name -> run; the first one's ranker judges all. parts: the data set's training and test part.
-    judges_in: the folder that keeps the judges; tell: called with a line of progress.
+    runs: name -> run; the first one's ranker judges all. parts: the training and the test part.
     """
     (train_data, test), (first, *_) = parts, runs.values()
     judges = call_judges(metrics, train_data, first.device, tell, judges_in)
@@ -758,12 +715,9 @@ def fig_strips(run, test, k=0, n=8):
 def fig_box(result):
     """Fig. 6: box plot of R(x, G(x, v)), by footnote 3."""
     figure, axes = canvas()
-    mask = where_asked(result.test.labels[:, result.k])
-    boxes = axes.boxplot([result.readings["R"][mask[:, i], i] for i in AT_LEVELS], positions=LEVELS,
-                         widths=0.25, manage_ticks=False, patch_artist=True,
-                         medianprops={"color": "black"}, flierprops={"markersize": 3})
-    for box, colour in zip(boxes["boxes"], [PALETTE[0], PALETTE[5], "#999999", PALETTE[4], PALETTE[1]]):
-        box.set_facecolor(colour)
+    R, mask = result.readings["R"], where_asked(result.test.labels[:, result.k])
+    axes.boxplot([R[mask[:, i], i] for i in AT_LEVELS], positions=LEVELS, widths=0.25, manage_ticks=False,
+                 patch_artist=True, boxprops={"facecolor": PALETTE[5]}, medianprops={"color": "black"})
     dotted(axes, -0.5, 0, 0.5)
     axes.set(xlabel="v", xticks=LEVELS, ylabel="R(x, G(x, v))", ylim=(-1.5, 1.5),
              title=f"{words(result.name)}: generated pairs")
@@ -827,36 +781,33 @@ def fig_densities(run):
     for k, attr in enumerate(attrs):
         means = figure.add_subplot(grid[3 * k + 2, :])
         means.set(xlabel="iteration", ylabel=f"mean of R, {words(attr)}", ylim=(-1.7, 1.4))
-        for row, kind, kind_is, v, style, target in ((3 * k, "real", "real", "r", "--", 1),
-                                                     (3 * k + 1, "gen", "generated", "v", "-", 0.5)):
+        for row, kind, pairs, v, style, target in ((3 * k, "real", "real", "r", "--", 1),
+                                                   (3 * k + 1, "gen", "generated", "v", "-", 0.5)):
             dotted(means, -target, target)
             for sign, value in (("plus", "+1"), ("zero", "0"), ("minus", "-1")):
                 means.plot([h["step"] for h in history], [h[f"{kind}_{sign}"][k] for h in history], style,
-                           color=COLOURS[sign], label=f"{kind_is}, {v} = {value}")
+                           color=COLOURS[sign], label=f"{pairs}, {v} = {value}")
             for column, (moment, outputs) in enumerate(run.log["snapshots"].items()):
                 axes = figure.add_subplot(grid[row, column])
                 for sign, colour in COLOURS.items():
                     u = outputs[f"{kind}_{sign}"][k].numpy().clip(-1.7, 1.7)
                     axes.hist(u, 34, range=(-1.7, 1.7), density=True, alpha=0.6, color=colour)
-                axes.set(yticks=[], title=f"{kind_is} pairs, {moment}", xlabel=f"R, {words(attr)}")
+                axes.set(yticks=[], title=f"{pairs} pairs, {moment}", xlabel=f"R, {words(attr)}")
                 axes.vlines((-target, target), *axes.get_ylim(), color="black", lw=0.8, ls=":")
         means.legend(fontsize=8, ncols=6, loc="lower center")
     return figure
 
 
 def fig_truth(result):
-    """The true strength of the attribute, as the judge reads it, against v; and that of the others."""
+    """The true strengths, as the judge reads them, against v: of the attribute and of the others."""
     figure, axes = canvas()
-    for j, (name, colour) in enumerate(zip(data.FACE_ATTRS, PALETTE)):
-        seen = result.readings["seen"][:, AT_SWEEP, j]
-        mean = seen.mean(0)
-        if name == result.attr:
-            curve(axes, mean, seen.std(0), colour, name)
-            line = np.polyval(np.polyfit(SWEEP, mean, 1), SWEEP)
+    for name, colour, seen in zip(data.FACE_ATTRS, PALETTE, result.readings["seen"][:, AT_SWEEP].T):
+        own = name == result.test.attrs[result.k]
+        curve(axes, seen.mean(1), own * seen.std(1), colour, name)
+        if own:
+            line = np.polyval(np.polyfit(SWEEP, seen.mean(1), 1), SWEEP)
             axes.plot(SWEEP, line, "k:", lw=1, label="best straight line")
-        else:
-            axes.plot(SWEEP, mean, color=colour, lw=1, label=name)
-    axes.set(xlabel=f"v ({result.attr})", ylabel="true strength, mean (and std)", ylim=(0, 1),
+    axes.set(xlabel=f"v ({result.test.attrs[result.k]})", ylabel="true strength, mean (and std)", ylim=(0, 1),
              title=f"{words(result.name)}: the truth, which no player ever saw")
     axes.legend()
     return figure
@@ -865,6 +816,7 @@ def fig_truth(result):
 # ------------------------------------------------------------------------------------------------------------
 # The dial: a page that moves
 
+PAGE = Path(__file__).resolve().parent / "study" / "page.html"  # the template
 WEBP = 16383  # pixels: a file is no wider and no higher
 
 
@@ -874,21 +826,20 @@ def as_bytes(pictures):
 
 
 def page(title, words, pictures, dials, quality=90):
-    """A page for a browser, with all in it: pictures that sliders turn. Returns HTML that fetches nothing.
+    """Pictures that sliders turn, as HTML that fetches nothing; as many as fit into a WebP file.
 
     words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of
     the places of the dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts),
     `start` (number of a place) and `curves`: dicts of `kind` ("one", "two": colours; "guide": grey), `name`,
-    `low` and `high` (of the plot) and `values` (N, M). Shown are as many pictures as fit into a WebP file.
+    `low` and `high` (of the plot) and `values` (N, M).
     """
     n, (N, M, _, H, W) = len(dials[0]["places"]), pictures.shape
     rows, scale = M // n, min(1, WEBP / (n * W), WEBP / (M // n * H))
-    pictures = as_bytes(pictures[:max(1, int(WEBP // (rows * H * scale)))])
+    shown = min(N, max(1, int(WEBP // (rows * H * scale))))
+    faces = as_bytes(pictures[:shown]).flatten(0, 1)
     if scale < 1:
-        small = F.interpolate(pictures.flatten(0, 1), scale_factor=scale, mode="bilinear", antialias=True)
-        pictures = small.unflatten(0, pictures.shape[:2])
-    shown = len(pictures)
-    sprite = Image.fromarray(tiled(pictures.flatten(0, 1).unflatten(0, (-1, n))))
+        faces = F.interpolate(faces, scale_factor=scale, mode="bilinear", antialias=True)
+    sprite = Image.fromarray(tiled(faces.unflatten(0, (-1, n))))
     sprite.save(file := io.BytesIO(), "WebP", quality=quality)
     for curve in (curve for dial in dials for curve in dial["curves"]):
         curve["values"] = [[round(u, 2) for u in row] for row in torch.as_tensor(curve["values"]).tolist()]
@@ -897,14 +848,14 @@ def page(title, words, pictures, dials, quality=90):
     plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
     figure = '<figure><div role="img" aria-label="picture {} of {}"></div>{}</figure>\n'
     marks = {
-        "title": html.escape(title), "side": pictures.shape[-1], "ratio": f"{W / H:g}",
+        "title": html.escape(title), "side": faces.shape[-1], "ratio": f"{W / H:g}",
         "words": words + f" Shown are the first {shown} of {N} pictures." * (shown < N),
         "width": 100 * n, "height": 100 * rows * shown,
         "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
         "sliders": "".join(slider.format(d["name"], len(d["places"]) - 1, d["start"]) for d in dials),
         "figures": "".join(figure.format(i + 1, shown, plots) for i in range(shown)),
         "data": json.dumps({"rows": rows * shown, "dials": dials})}
-    return re.sub("@([a-z]+)@", lambda mark: str(marks[mark[1]]), PAGE)
+    return re.sub("@([a-z]+)@", lambda mark: str(marks[mark[1]]), PAGE.read_text(encoding="utf-8"))
 
 
 def dial_page(run, x, strengths=None):
@@ -918,25 +869,24 @@ def dial_page(run, x, strengths=None):
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
     v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W), the first dial fastest
-    curves, said, aim = [[] for _ in attrs], [], ""
+    curves, said = [[] for _ in attrs], []
+
+    def add(k, kind, name, low, values):
+        curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": values})
+
     if run.R:
         with torch.no_grad():
             ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
-        plot = {"name": "", "low": -1, "high": 1}
-        for k, shown in enumerate(curves):
-            shown += [plot | {"kind": "guide", "values": v[:, k].expand(len(x), -1) / 2},
-                      plot | {"kind": "one", "name": "R", "values": ranked[:, :, k]}]
-        said.append('<span class="one">what the ranker R says of (x, G(x, v))</span>, from -1 to 1, '
-                    'beside half of v (grey)')
-        rival = ", and R to say 0" if run.config.lam else ""
-        aim = f" The generator was trained to make R say v of such pairs{rival}."
+        for k in range(len(attrs)):
+            add(k, "guide", "", -1, v[:, k].expand(len(x), -1) / 2)
+            add(k, "one", "R", -1, ranked[:, :, k])
+        said.append('<span class="one">R(x, G(x, v))</span>, from -1 to 1, beside half of v (grey)')
     if strengths:
         seen = torch.stack([in_parts(strengths, faces) for faces in y])
-        for attr, shown in zip(attrs, curves):
-            values = seen[:, :, data.FACE_ATTRS.index(attr)]
-            shown.append({"kind": "two", "name": "strength", "low": 0, "high": 1, "values": values})
-        said.append('<span class="two">the true strength, from 0 to 1, as a judge reads it</span>')
-    words = f"Below each picture x, against v from -1 to 1: {' and '.join(said)}.{aim}" if said else ""
+        for k, attr in enumerate(attrs):
+            add(k, "two", "strength", 0, seen[:, :, data.FACE_ATTRS.index(attr)])
+        said.append('<span class="two">the true strength, from 0 to 1</span>, as a judge reads it')
+    words = f"Below each picture x, against v: {' and '.join(said)}." if said else ""
     dials = [{"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us],
               "start": n // 2, "curves": shown} for attr, shown in zip(attrs, curves)]
     title = " and ".join(dial["name"] for dial in dials)
@@ -946,8 +896,7 @@ def dial_page(run, x, strengths=None):
 def moving_picture(G, x, attrs, side=160, n=24):
     """G(x, v) with the v of each attribute from -1 to 1 and back: the pictures in a row, v on a slider below.
 
-    x: float (N, 3, H, W); attrs: the names of G's K attributes. Returns n K PIL images with one palette: as
-    a GIF they are small and do not flicker.
+    x: float (N, 3, H, W). Returns n K PIL images with one palette: as a GIF they do not flicker.
     """
     v = -torch.cos(2 * math.pi * torch.arange(n) / n)  # slow at the ends
     ys = translate(G, x, torch.cat([v[:, None] * row for row in torch.eye(len(attrs))]))
@@ -966,82 +915,27 @@ def moving_picture(G, x, attrs, side=160, n=24):
     return [film.crop((0, i * (side + 40), film.width, (i + 1) * (side + 40))) for i in range(len(ys))]
 
 
+def write_page(path, run, x, strengths=None):
+    """The page of the dial, if its template is there: no run is lost without it."""
+    if PAGE.is_file():
+        put(path, dial_page(run, x, strengths))
+    else:
+        note(f"note: {path} is left out: its template {PAGE} is missing")
+
+
 def write_dial(run, out, test_data, strengths=None):
     """Write out/dial.html of the first six held-out pictures, and out/dial.gif of three."""
     x = data.as_float(test_data.images[:6]).to(run.device)
-    put(out / "dial.html", dial_page(run, x, strengths))
+    write_page(out / "dial.html", run, x, strengths)
     first, *others = moving_picture(run.G, x[:3], run.config.attr)
     first.save(file := io.BytesIO(), "GIF", save_all=True, append_images=others, duration=90, loop=0)
     put(out / "dial.gif", file.getvalue())
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>@title@</title>
-<style>
-  :root { color-scheme: light dark; --one: #0072b2; --two: #d55e00 }
-  @media (prefers-color-scheme: dark) { :root { --one: #56b4e9; --two: #e69f00 } }
-  body { max-width: max(60rem, 2 * @side@px + 4rem); margin: 1rem auto; font: 1rem/1.4 system-ui, sans-serif }
-  h1 { font-size: 1.2rem }
-  form { position: sticky; top: 0; background: Canvas }
-  label { display: grid; grid-template-columns: minmax(3rem, auto) 1fr 3rem; gap: .8rem; align-items: center }
-  input { height: 2.4rem }
-  main { display: grid; gap: 1rem;
-    grid-template-columns: repeat(auto-fill, minmax(min(100%, max(8rem * @ratio@, @side@px)), 1fr)) }
-  figure { margin: 0; font-variant-numeric: tabular-nums }
-  figure div { aspect-ratio: @ratio@; background: url(@sprite@) 0 0 / @width@% @height@% }
-  figure p { margin: 0; white-space: pre-line }
-  svg { width: 100%; max-height: 8rem; background: color-mix(in srgb, CanvasText 7%, Canvas) }
-  path { fill: none; stroke: GrayText; stroke-width: .03 }
-  .one { color: var(--one) } .two { color: var(--two) }
-  .one path, .two path { stroke: currentColor; stroke-width: .06 }
-  circle { fill: currentColor } .guide circle { display: none }
-</style>
-<h1>@title@</h1>
-<form>@sliders@</form>
-<main>@figures@</main>
-<noscript>The sliders need JavaScript.</noscript>
-<p>@words@</p>
-<script>
-  const D = @data@;  // values: of each picture, at each place of the grid of dials, the first dial fastest
-  const sliders = [...document.querySelectorAll("input")], figures = [...document.querySelectorAll("figure")];
-  const n = D.dials[0].places.length, x = (dial, i) => 2 * i / (dial.places.length - 1) - 1;
-  function turn() {
-    const at = sliders.map(slider => +slider.value), shown = at.map((i, k) => D.dials[k].places[i]);
-    sliders.forEach((slider, k) => { slider.nextElementSibling.value = slider.ariaValueText = shown[k]; });
-    figures.forEach((figure, f) => {
-      const [face, ...parts] = figure.children, row = f * D.rows / figures.length + (at[1] || 0);
-      face.style.backgroundPosition = `${100 * at[0] / (n - 1)}% ${100 * row / Math.max(1, D.rows - 1)}%`;
-      D.dials.forEach((dial, k) => {
-        let plot = `<path d="M${x(dial, at[k])},-.6V.6"/>`, said = D.dials.length > 1 ? dial.name : "";
-        for (const { kind, name, low, high, values } of dial.curves) {
-          const value = i => values[f][k ? at[0] + i * n : i + (at[1] || 0) * n], now = value(at[k]);
-          const y = i => (.6 - 1.2 * (value(i) - low) / (high - low)).toFixed(3);
-          const line = dial.places.map((_, i) => `${x(dial, i)},${y(i)}`).join("L");
-          plot += `<g class="${kind}"><path d="M${line}"/>
-            <circle cx="${x(dial, at[k])}" cy="${y(at[k])}" r=".09"/></g>`;
-          const sign = low < 0 && now >= 0 ? "+" : "";
-          if (name) said += `\\n<span class="${kind}">${name} ${sign}${now.toFixed(2)}</span>`;
-        }
-        parts[2 * k].innerHTML = plot;
-        parts[2 * k + 1].innerHTML = said.trim();
-      });
-      face.setAttribute("aria-label", `picture ${f + 1} at ${shown}: ${figure.textContent}`);
-    });
-  }
-  addEventListener("input", turn);
-  addEventListener("pageshow", turn);  // (a browser may bring back a slider's place)
-</script>
-"""
-
-
 # ------------------------------------------------------------------------------------------------------------
 # Command line
 
+# what is printed; eval.json has more
 ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("aas", "AAS, %", ".1f"),
         ("aas_judge", "  its judge is right on real pictures, %", ".1f"),
@@ -1052,7 +946,6 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("ranker_pearson", "  its correlation with v", ".3f"),
         ("first_ranker_mean", "the first run's R, the same", ".2f"),
         ("first_ranker_std", "  its std", ".3f"),
-        ("first_ranker_pearson", "  its correlation with v", ".3f"),
         ("recon_l1", "L1 of G(x, 0) to x", ".4f"),
         ("outside_l1", "L1 of G(x, v) to x outside the region", ".4f"),
         ("true_spearman", "true strength: rank correlation with v", ".3f"),
@@ -1077,9 +970,11 @@ def table(results):
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def write(results):
+def write(folder, results):
     """Write the scores and figures of one run, a Result for each attribute, into its folder."""
-    run, test, folder, scores = results[0].run, results[0].test, Path(results[0].folder), {}
+    run, test = results[0].run, results[0].test
+    scores = {"test_pictures": len(test), "steps": run.step,
+              "seed": run.config.seed, "device": run.device.type}
     for result in results:
         end = ending(run.config.attr, result.k)
         scores |= {name + end: score for name, score in result.scores.items()}
@@ -1092,14 +987,12 @@ def write(results):
         put(folder / "fig8_grid.png", fig_grid(run, test))
     put(folder / "fig10_losses.png", fig_losses(run))
     write_dial(run, folder, test, results[0].judges.strengths)
-    scores |= {"test_pictures": len(test), "steps": run.step, "seed": run.config.seed,
-               "device": run.device.type}
     put(folder / "eval.json", json.dumps(scores, indent=2) + "\n")
 
 
 def command(argv, restore=None):
     """The command line. restore: (folder, device) -> a run; None: trip.restore."""
-    import trip  # here, not above: trip imports this module
+    import trip  # (which imports this module)
     parser = trip.parser("eval.py", "Judge runs of trip.py by the paper's metrics, and more.")
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run of trip.py, as in runs/smile")
@@ -1113,30 +1006,24 @@ def command(argv, restore=None):
     runs = {str(folder): (restore or trip.restore)(folder, device) for folder in args.runs}  # (each once)
     (first, run), *others = runs.items()
     c, root = run.config, args.root or run.config.root
-    for name, other in others:
+    for name, other in runs.items():
         its = other.config
         if (its.data, its.attr, its.size, args.root or its.root) != (c.data, c.attr, c.size, root):
-            raise InputError(f"{name} differs from {first} in its data set (or --root), attributes or size: "
-                             f"evaluate it alone")
-    for name in runs:
+            raise InputError(f"{name} differs from {first} in data set (or --root), attributes or size")
         data.make_folder(Path(name))  # can be written to? Not after minutes of work
     if "truth" in (args.metrics or ()) and c.data != "faces":
-        raise InputError(f"--metrics truth: nobody knows the true strengths in {c.data}; "
-                         f"only those of drawn faces")
+        raise InputError(f"--metrics truth: only drawn faces have a known truth, not {c.data}")
     try:
         tell(f"loading the data set {c.data}")
         parts, judges_in = data.load(c.data, c.attr, c.size, root), Path(first).resolve().parent / "judges"
         results = evaluate(runs, parts, args.metrics or METRICS, judges_in, tell)
-        tell("drawing the figures")
-        K = len(c.attr)
-        for i in range(0, len(results), K):
-            write(results[i:i + K])
     finally:
         tell("")  # leaves the line free for what comes next
+    K = len(c.attr)
+    for i, name in enumerate(runs):
+        write(Path(name), results[K * i:K * (i + 1)])
     for k in range(K if others and "R" in results[0].readings else 0):
-        path = Path(first) / f"fig7_compared{ending(c.attr, k)}.png"
-        put(path, fig_ranker(results[k::K]))
-        print(f"wrote {path}")
+        put(Path(first) / f"fig7_compared{ending(c.attr, k)}.png", fig_ranker(results[k::K]))
     print(table(results))
     for name, run in runs.items():
         if run.step < run.config.steps:

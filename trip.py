@@ -10,8 +10,8 @@ The ranker R(x, y) says how much more of it face y shows than face x. The discri
 a real picture. R and D are two heads on one stack of features F, and learn together.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The rest of x stays: G warps x and adds paint, and every change of a pixel
-costs, by paint once more.
+and v. D keeps G's pictures real. The rest of x stays: G warps x and adds paint, every changed pixel costs,
+and paint costs a second time. Names with `ranker_` are of R and D: one network, one step, one optimiser.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
@@ -21,15 +21,15 @@ costs, by paint once more.
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
     Eq. 5b, 7b      ranking loss of the generator                   generator_rank_loss
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
-    L_cycle         x -> G(x, v) -> x                               cycle_loss
-    L_gp, L_o       gradient penalty, orthogonal kernels            gradient_penalty, orthogonal_penalty
+    L_cycle         x -> G(x, v) -> x (default: off)                cycle_loss
+    L_gp, L_o       gradient penalty; orthogonal kernels (off)      gradient_penalty, orthogonal_penalty
     (none)          change and paint little; R not too steep        identity_loss, lipschitz_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
 
 Shapes: B pictures in a batch, K attributes; pictures float (B, 3, H, W), pixels in [-1, 1]; v and r (B, K).
-The method ends at the line of ====; below it are the paper's generator, checkpoints, and the program.
+The method ends at the line of ====. Below: the paper's generator, checkpoints, torchrun (`team`), commands.
 """
 
 import argparse
@@ -88,11 +88,11 @@ def warp(x, flow):
 
 
 class Generator(nn.Module):
-    """G(x, v), (B, 3, H, W): x fetched from v flow / 10 away (see warp), plus v paint, cut to [-1, 1].
+    """G(x, v) = warp(x, sum_k v_k flow_k / 10) + sum_k v_k paint_k, cut to [-1, 1].
 
-    x: (B, 3, H, W), v: (B, K), summed over its K. At v = 0 it is x, but for rounding. The layers get v as an
-    input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without normalisation,
-    whose statistics would tint what is to stay. One arrow of the flow moves 4 x 4 pixels: lips bend.
+    x: (B, 3, H, W), v: (B, K); the same shape as x returned. At v = 0 it is x, but for rounding. The layers
+    get v as an input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without
+    normalisation, whose statistics would tint what is to stay. An arrow of the flow moves 4 x 4 pixels.
     """
 
     def __init__(self, K=1, width=16, blocks=3):
@@ -256,8 +256,8 @@ class Run:
     def __init__(self, config, device="cpu"):
         c, self.config, self.device, self.step = config, config, torch.device(device), 0
         place = dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
-        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-            torch.manual_seed(c.seed)  # decides the first weights
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers (on the CPU) stay as they are
+            torch.manual_seed(c.seed)  # decides the first weights, alike in all processes
             kind = PaperGenerator if c.paper_generator else Generator
             self.G = kind(len(c.attr), c.g_width, c.g_blocks).to(**place)
             self.R = Ranker(len(c.attr), c.r_width, c.size, c.paper_head).to(**place)
@@ -266,8 +266,8 @@ class Run:
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
         self.warmup = min(c.warmup, c.steps // 4)  # iterations
         own = np.random.SeedSequence((c.seed, team.number)).generate_state(1)[0]  # each process draws others
-        self.rng = torch.Generator().manual_seed(int(own))  # the pairs and the v
-        self.bf16 = self.device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+        self.rng = torch.Generator().manual_seed(int(own))  # all draws of training: pairs, v, shifts ...
+        self.bf16 = self.device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         self.log = {}  # eval.fit's notes, which training never reads
 
     @property
@@ -282,7 +282,7 @@ class Run:
 
 def uniform(run, *shape):
     """Uniform numbers in [0, 1) from the run's own random stream, on its device."""
-    return torch.rand(*shape, generator=run.rng).to(run.device, non_blocking=run.device.type == "cuda")
+    return torch.rand(*shape, generator=run.rng).to(run.device)
 
 
 def augmented(run, x):
@@ -331,7 +331,8 @@ def ranker_step(run, x, y, r, fake):
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     if c.lam_lip and run.ranking:
-        losses["ranker_lipschitz"] = c.lam_lip * lipschitz_penalty(R, x, y, fake, a, 12.8 / c.size)
+        steepest = 12.8 / c.size  # (0.2 at 64 px; the same change of more pixels is a longer way)
+        losses["ranker_lipschitz"] = c.lam_lip * lipschitz_penalty(R, x, y, fake, a, steepest)
     update(R, run.opt_r, losses, c.grad_clip)
     return losses
 
@@ -340,8 +341,8 @@ def generator_step(run, x, v, fake, x_warped):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
     fake, x_warped: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
-    sum is the total: always generator_gan, _keep; after the warm-up _rank, and _cycle if it has a weight;
-    _paint and _orthogonal if they have one.
+    sum is the total: generator_gan, _identity; after the warm-up _rank, and _cycle if it has a weight; _paint
+    and _orthogonal if they have one.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -405,7 +406,7 @@ class Config:
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
-    lam: float = setting(1.2, "lambda: weight of the rival term, 0 for generated pairs, Eq. 5a [0.5]")
+    lam: float = setting(1.2, "lambda, Eq. 5a: weight of R's 0 for generated pairs [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
@@ -431,7 +432,7 @@ class Config:
     colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
     # ... and optimisation
     beta2: float = setting(0.99, "Adam's beta 2; beta 1 is 0.5 [0.999]", 0, 0.9999)
-    lr_decay_start: float = setting(0.2, "share of STEPS after which rates fall to 0; 1: never [1]", 0, 1)
+    lr_decay_start: float = setting(0.2, "share of STEPS at which rates begin to fall to 0 [1]", 0, 1)
     grad_clip: float = setting(10.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
 
     def __post_init__(self):
@@ -444,9 +445,9 @@ class Config:
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. Where it is silent: steps, warmup, ties, lam_id (a warm-up needs a
-# reconstruction) and, not settings, R's first weights, D's real pictures (x and y), the penalty's pairs
-# (every second), and pairs balanced and mirrored
+# "paper": Sec. 4, Tables 3 and 4. Where it is silent we chose steps, warmup, ties and lam_id (a warm-up needs
+# a reconstruction); and, in the code, R's first weights, x and y as D's real pictures, every second pair for
+# the penalty, and pairs balanced and mirrored.
 PRESETS = {
     "small": {},
     "photo": dict(steps=6000, lam=0.5, lam_paint=0.0, colour=1.0),
@@ -547,9 +548,10 @@ def checkpoint(out):
     if not path.is_file():
         raise InputError(f"no run in {out} (no trip.pt is there): train one first, or name another folder")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
+        state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
+        return state if isinstance(state, dict) else {}
     except Exception as error:  # whatever a strange file may lead to, in zip, in pickle, in torch
-        raise InputError(f"{path} cannot be read, is damaged or no checkpoint ({in_a_line(error)})") from None
+        raise InputError(f"{path} is damaged or no checkpoint ({in_a_line(error)}): move it") from None
 
 
 def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g", "opt_r")):
@@ -568,7 +570,7 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
         run.processes = len(state["rng"])
         run.rng.set_state(state["rng"][min(team.number, run.processes - 1)])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if "memory" in str(error):  # of the GPU: told as such
+        if "out of memory" in str(error):  # of the GPU: told as such
             raise
         raise InputError(f"{out}/trip.pt is of another version of this program ({in_a_line(error)}): go on "
                          f"with that version, or train anew") from None
@@ -585,7 +587,7 @@ def load(out, device="cpu"):
 # The machine: devices, Ctrl-C, torchrun, mistakes
 
 def choose_device(name):
-    """"auto", or a name that torch.device takes and this machine has. Returns a torch.device."""
+    """A torch.device, made ready, for "auto" or a name that torch.device takes and this machine has."""
     mps = torch.backends.mps.is_available() and torch.__version__ >= (2, 13)  # (before, warp has no gradient)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
@@ -676,7 +678,7 @@ def in_words(error):
         return first and error
     if isinstance(error, OSError):  # a full disk, a folder in a file's place ...
         return f"{error}; look there, or name another folder"
-    if isinstance(error, MemoryError) or "memory" in str(error):  # torch tells it in several ways
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):
         return "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
     if team.size == 1:
         raise error
@@ -713,7 +715,6 @@ def parse(argv, prog="trip.py"):
     add("--out", help="folder of the run (default: runs/ and the attributes, as in runs/smile)")
     add("--preset", choices=list(PRESETS), help="all settings at once: small, the defaults below; photo, for "
         "photographs; paper, the values in brackets (ours where it has none), for a GPU; options count more")
-    add("--download", action="store_true", help="fetch the data set into --root first (celeba only)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
     mode.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
@@ -729,7 +730,7 @@ def parse(argv, prog="trip.py"):
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {as_typed(f.default) or 'none'})")
-    argv = [" " + a if re.match(r"-[\d.]+,", a) else a for a in argv]  # "-1,0" is a strength, not an option
+    argv = [" " + a if re.match(r"-[\d.].*,", a) else a for a in argv]  # "-1,0" is a strength, not an option
     args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")
@@ -751,7 +752,8 @@ def open_run(args, device):
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
         return Run(args.config, device)
     run = restore(out, device)
-    for name in (PRESETS[args.preset] if args.preset else {}) | args.given:
+    of_presets = {name for preset in PRESETS.values() for name in preset} if args.preset else set()
+    for name in [f.name for f in fields(Config) if f.name in of_presets | args.given.keys()]:
         there, asked = getattr(run.config, name), getattr(args.config, name)
         if name in MAY_CHANGE:
             run.config = replace(run.config, **{name: args.given.get(name, there)})
@@ -760,7 +762,7 @@ def open_run(args, device):
                              f"the option (or --preset) out, or name another folder with --out")
     if args.resume and run.processes != team.size:
         raise InputError(f"the run in {out} is of {run.processes} processes: start as many with torchrun")
-    if run.config.steps < run.step:
+    if args.resume and run.config.steps < run.step:
         raise InputError(f"the run in {out} has done {run.step} iterations: --steps must be as many or more")
     return run
 
@@ -779,15 +781,16 @@ def main(argv):
     if args.edit:
         return eval.edit(run, out, args.edit, args.v, args.crop)
     c = run.config
-    if team.number:
-        team.gather("number 0 has prepared the files")
-    train_data, test_data = data.load(c.data, c.attr, c.size, c.root, download=args.download)
+    if team.number:  # number 0 loads first, the others then find its files
+        team.gather("waits")
+    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
     if team.number == 0:
-        team.gather("prepared")
+        team.gather("is done")
     data.make_folder(out)
     for name in old if team.number == 0 else ():
         (out / name).unlink(missing_ok=True)
-    if run.step == 0 and (args.preset or "small") == ("photo" if c.data == "faces" else "small"):
+    unusual = "photo" if c.data == "faces" else "small"
+    if run.step == 0 and (args.preset or "small") == unusual:
         print("note: --preset photo is for photographs, the defaults are for drawn faces")
     print(f"{c.data}: {len(train_data)} + {len(test_data)} pictures, {as_typed(c.attr)}; {run.device}; "
           f"results: {out}")
@@ -814,8 +817,9 @@ def main(argv):
                           f"--out={shlex.quote(out.as_posix())} --resume{device}")
                     return 130
     except eval.Diverged as error:
-        print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a smaller "
-              f"--lr_g or --lr_r and --overwrite", file=sys.stderr)
+        if team.number == 0:
+            print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a "
+                  f"smaller --lr_g or --lr_r and --overwrite", file=sys.stderr)
         return 1
     print(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
     return 0

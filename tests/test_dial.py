@@ -116,6 +116,12 @@ def test_a_run_without_a_ranker_has_a_page_of_pictures_alone():
     assert opened(page)[1]["dials"][0]["curves"] == [] and "<p></p>\n<script>" in page
 
 
+def test_without_its_template_the_page_is_left_out_with_a_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(eval, "PAGE", tmp_path / "page.html")
+    eval.write_page(tmp_path / "dial.html", start("smile"), faces(1))
+    assert not list(tmp_path.iterdir()) and "dial.html is left out" in capsys.readouterr().err
+
+
 PROBE = """<script>
   const errors = [], found = [];
   addEventListener("error", event => errors.push(event.message));
@@ -173,24 +179,6 @@ def test_in_a_browser_the_slider_turns_the_faces(attrs, tmp_path):
     assert turned["said"].split()[-1] in turned["label"]
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
-def test_in_a_browser_the_face_that_is_seen_changes(tmp_path):
-    run, x = start("smile"), faces(1)
-    page, seen = eval.dial_page(run, x), []
-    style = "<style>body, form, label { margin: 0; padding: 0 } h1, label, svg, p { display: none } " \
-            "main { display: block } figure div { width: 128px }</style>"
-    for v in (-1, 1):
-        picture = tmp_path / f"{v}.png"
-        look(page.replace('value="10"', f'value="{10 + 10 * v}"').replace("</html>", style), tmp_path,
-             f"--screenshot={picture}", "--hide-scrollbars", "--window-size=300,300")
-        shown = Image.open(picture).convert("RGB").crop((0, 0, 128, 128))
-        shown = shown.resize((32, 32), Image.Resampling.BOX)
-        seen.append(data.as_float(torch.tensor(np.asarray(shown)).permute(2, 0, 1)))
-    y = eval.translate(run.G, x, [-1.0, 1.0])[0]
-    near = [[(a - b).abs().mean().item() for b in y] for a in seen]
-    assert near[0][0] < 0.2 < near[0][1] and near[1][1] < 0.2 < near[1][0], near
-
-
 class Grey(torch.nn.Module):
     """In place of a generator: a grey picture, the brighter the larger v."""
 
@@ -207,15 +195,6 @@ def test_the_moving_picture_goes_from_minus_1_to_1_and_back():
     assert np.abs(brightness - wanted).max() < 6
     knob = rgb[:, 92:96].sum((1, 3)).argmin(1)  # where the rows above the slider's line are dark
     assert knob[0] < knob[1] < knob[2] < knob[3] < knob[4] > knob[5] > knob[6] > knob[7] > knob[0]
-
-
-def test_the_moving_picture_is_scaled_as_bytes(monkeypatch):
-    """What interpolate makes of floats depends on the number of threads: another GIF of the same run."""
-    whole, seen = eval.F.interpolate, []
-    monkeypatch.setattr(eval.F, "interpolate",
-                        lambda x, *a, **k: (seen.append(x.dtype), whole(x, *a, **k))[1])
-    eval.moving_picture(Grey(), torch.zeros(1, 3, 32, 32), ("smile",), n=2)
-    assert seen == [torch.uint8]
 
 
 def test_a_file_that_would_hold_the_same_is_not_touched(tmp_path):

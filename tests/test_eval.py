@@ -196,14 +196,7 @@ def test_frechet_distance_of_two_gaussians_is_the_closed_form_and_in_double_prec
     assert eval.frechet_distance(a + 1e4, a + 1e4 + 0.5) == pytest.approx(0.75, rel=1e-6)
 
 
-def test_frechet_distance_equals_that_of_pytorch_fid():
-    rng = np.random.RandomState(0)
-    a, b = rng.randn(200, 20) @ rng.randn(20, 20), 1 + rng.randn(300, 20) @ rng.randn(20, 20)
-    expected = calculate_frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
-    assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
-
-
-def test_frechet_distance_is_right_with_fewer_pictures_than_features():
+def test_frechet_distance_is_that_of_pytorch_fid_and_right_with_fewer_pictures_than_features():
     rng = np.random.RandomState(0)
     a, b = rng.randn(10, 64), rng.randn(12, 64)
     assert eval.frechet_distance(a, a + 2) == pytest.approx(4 * 64)  # only the mean moved
@@ -211,6 +204,9 @@ def test_frechet_distance_is_right_with_fewer_pictures_than_features():
     means = ((a.mean(0) - b.mean(0)) ** 2).sum()
     expected = means + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * np.sqrt(values).sum()
     assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    a, b = rng.randn(200, 20) @ rng.randn(20, 20), 1 + rng.randn(300, 20) @ rng.randn(20, 20)
+    expected = calculate_frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert eval.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
 def test_ranks_are_scipys_and_the_correlation_is_pearsons_or_zero_for_a_constant():
@@ -249,16 +245,6 @@ def test_pictures_go_through_a_network_in_parts_of_2_to_the_17_pixels(size, part
         return 2 * v
 
     assert torch.equal(eval.in_parts(count, x, v), 2 * v) and seen == parts
-    assert all(n == 1 or n * size ** 2 <= 2 ** 17 for n in seen)
-
-
-def test_measuring_sends_no_network_more_pixels_at_once():
-    run = trip.Run(trip.Config(size=64, g_width=4, g_blocks=1, r_width=4))
-    pixels = []
-    for net in (run.G, run.R.features):
-        net.register_forward_pre_hook(lambda net, inputs: pixels.append(inputs[0][:, 0].numel()))
-    eval.measure(run.G, run.R, *eval.evaluation_batch(some_faces(700, ("smile",), 64, "", 0)[1], "cpu"))
-    assert len(pixels) > 4 and max(pixels) <= 2 ** 17
 
 
 def labelled(labels):
@@ -274,15 +260,9 @@ def test_the_evaluation_batch_is_of_distinct_pictures_as_many_with_an_attribute_
     rows = ((x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
     assert len(set(rows)) == len(rows) == 128 and torch.equal(its, labels[rows])
     assert its[:, -1].sum() == 64 and (its.sum(0) - 64).abs().max() <= 16
-    if K == 1:
-        assert rows == [*torch.where(labels[:, 0])[0][:64], *torch.where(~labels[:, 0])[0][:64]]
-
-
-def test_the_evaluation_batch_has_what_there_is_of_a_rare_class():
-    labels = torch.zeros(200, 2, dtype=torch.bool)
-    labels[:100, 0], labels[[5, 150], 1] = True, True
+    labels = torch.arange(200)[:, None] % 100 < torch.tensor([50] * (K - 1) + [1])  # the last one is rare
     _, its = eval.evaluation_batch(labelled(labels), "cpu")
-    assert its[:, 1].sum() == 2 and its[:, 0].sum() >= 32
+    assert its[:, -1].sum() == 2
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 128])
@@ -305,23 +285,19 @@ def test_the_log_grows_with_the_measurements_not_with_the_iterations_between(mon
         for run.step in range(1, steps + 1):
             yield {"ranker_rank": torch.tensor(float(run.step), requires_grad=True) * 2}
 
-    sizes = []
+    def save():
+        assert run.step == 0 or run.log["recent"] == []
+        torch.save(run.log, file := io.BytesIO())
+        sizes.append(len(file.getvalue()))
+
+    sizes, faces = [], labelled(torch.arange(8)[:, None] % 2 == 0)
     monkeypatch.setattr(eval, "SAVE_EVERY", 25)
     for steps in (100, 400):
-        c = trip.Config(size=32, g_width=4, g_blocks=1, r_width=1, steps=steps)
-        run = trip.Run(c)
-
-        def save():
-            assert run.step == 0 or run.log["recent"] == []
-            torch.save(run.log, file := io.BytesIO())
-            sizes.append(len(file.getvalue()))
-
-        faces = labelled(torch.arange(8)[:, None] % 2 == 0)
+        run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=1, steps=steps))
         list(eval.fit(run, losses(), faces, save, lambda x, labels: ({}, {"recon_l1": 0.0})))
-        early, end = run.log["history"]
-        assert early["step"] == steps // 10 and early["ranker_rank"] == steps // 10 + 1
-        assert end["step"] == steps and end["ranker_rank"] == steps + 1 + steps // 10
-    assert len(sizes) == 5 + 17 and max(sizes) - min(sizes) < 1000
+        assert len(run.log["history"]) == 50
+        assert run.log["history"][-1]["ranker_rank"] == 2 * steps - (steps // 50 - 1)
+    assert len(sizes) == 5 + 17 and abs(sizes[4] - sizes[-1]) < 1000
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -548,30 +524,16 @@ def test_the_files_of_a_run_are_those_that_the_programs_write(attrs, few, tmp_pa
             assert f"{name}.smile" in scores and name not in scores
 
 
-def test_the_middle_of_the_grid_is_the_picture_itself():
-    run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, g_width=4, g_blocks=1, r_width=4))
-    _, test = data.load("faces", run.config.attr, 32)
-    grid = eval.fig_grid(run, test, n=1).axes[0].images[0].get_array()
-    middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)
-    assert torch.allclose(middle * 255, test.images[0].float(), atol=0.05)
-
-
-def test_a_run_that_is_not_finished_is_judged_with_a_word(run_folder, few, tmp_path, capsys):
-    run = trip.restore(run_folder)
-    run.config.steps = 9
-    trip.save(run, tmp_path)
-    assert "is not finished: iteration 8 of 9" in evaluate(capsys, tmp_path, "--metrics", "preservation")[1]
-
-
 def test_the_truth_is_left_out_where_nobody_knows_it_and_refused_if_asked(run_folder, monkeypatch, tmp_path,
                                                                           capsys):
     monkeypatch.setitem(data.DATASETS, "unknown", (unknown, ""))
     run = trip.restore(run_folder)
-    run.config.data = "unknown"
+    run.config.data, run.config.steps = "unknown", 9
     trip.save(run, tmp_path)
     code, _, err = evaluate(capsys, tmp_path, "--metrics", "truth")
     assert code == 2 and "drawn faces" in err
-    assert evaluate(capsys, tmp_path, "--metrics", "ssim", "preservation")[0] == 0
+    code, out, _ = evaluate(capsys, tmp_path, "--metrics", "ssim", "preservation")
+    assert code == 0 and "is not finished: iteration 8 of 9" in out
     scores = json.loads((tmp_path / "eval.json").read_text())
     assert "recon_l1" in scores and "outside_l1" not in scores and "leakage" not in scores
 
@@ -596,3 +558,11 @@ def test_a_mistake_gets_one_line_and_changes_nothing(argv, message, folders, run
 def test_the_file_is_a_program(tmp_path):
     done = subprocess.run([sys.executable, HERE / "eval.py", tmp_path], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith(f"eval.py: error: no run in {tmp_path}")
+
+
+def test_the_middle_of_the_grid_is_the_picture_itself():
+    run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, g_width=4, g_blocks=1, r_width=4))
+    _, test = data.load("faces", run.config.attr, 32)
+    grid = eval.fig_grid(run, test, n=1).axes[0].images[0].get_array()
+    middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)
+    assert torch.allclose(middle * 255, test.images[0].float(), atol=0.05)

@@ -933,7 +933,7 @@ def lines_of(name):
 def test_the_house_stays_small():
     lines = lines_of("trip.py")
     method = next(i for i, line in enumerate(lines) if line.startswith("# ===="))
-    assert method <= 461 and len(lines) <= 830 and max(map(len, lines)) <= 110
+    assert method <= 461 and len(lines) <= 835 and max(map(len, lines)) <= 110
     assert len(lines_of("README.md")) <= 170
 
 
