@@ -179,7 +179,7 @@ def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, mon
     assert len(rows) == 3 and "3/3" not in capsys.readouterr().out
     assert rows["default"]["gen_plus"] != rows["CLS"]["gen_plus"]
     assert "iteration" in rows["blown up"]["remark"] and rows["blown up"]["gen_plus"] == ""
-    assert [row["group"] for row in study.read_table(study.CURVES)].count("claim") == 4
+    assert [row["group"] for row in study.read_table(study.CURVES)].count("claim") == 8
     before = study.RESULTS.read_text()
     study.run_all(study.GROUPS)
     assert study.RESULTS.read_text() == before
