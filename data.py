@@ -173,6 +173,7 @@ def faces(attrs, size, seed=0, n=10000):
     """n drawn faces. A strength is uniform in [0, 1] and independent of all else; label = strength > 0.5."""
     for name in set(attrs) - set(FACE_ATTRS):
         raise InputError(f"unknown attribute {name!r}: {nearest(name, FACE_ATTRS)}")
+    columns(attrs, FACE_ATTRS, "faces")  # (none is given twice)
     person = np.random.RandomState(seed).random_sample((n, len(FACE_ATTRS) + TRAITS)).astype(np.float32)
     strength = torch.from_numpy(person[:, [FACE_ATTRS.index(a) for a in attrs]])
     return Data(draw_faces(person, size), strength > 0.5, attrs, strength, person)
