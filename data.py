@@ -4,8 +4,8 @@
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
     x, y, r = next(stream)  # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn by formula. `folder` takes two folders of your own pictures. The others
-are the paper's, read as they are published. Each is a function in the table DATASETS.
+`faces` needs no file: it is drawn. `folder` takes two folders of your own pictures. The others are the
+paper's, read as they are published. Each is a function in the table DATASETS.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ class Data:
     """A data set, N pictures with K attributes.
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
-    Of drawn faces, for evaluation only: strength, float (N, K) in [0, 1], the truth; person, float (N, P),
-    what it takes to draw the face again (see `redraw`).
+    The truth, where it is known, is for evaluation only: strength, float (N, K) in [0, 1], and person,
+    float (N, P), what it takes to draw the face again (see `redraw`).
     """
     images: torch.Tensor
     labels: torch.Tensor
@@ -100,8 +100,7 @@ def load(name, attrs, size, root="", seed=0):
 
 def nearest(name, names):
     """The end of an error message: those of the allowed names that are most like the given one."""
-    close = get_close_matches(name, list(names), 6, 0)
-    return f"of {len(names)} names the nearest are {', '.join(map(repr, close))}"
+    return f"of {len(names)} the nearest are {', '.join(map(repr, get_close_matches(name, names, 6, 0)))}"
 
 
 def split(whole, seed):
@@ -125,13 +124,12 @@ def pair_labels(x_has, y_has):
     return y_has.float() - x_has.float()
 
 
-def pairs(data, batch, rng, ties=0.0, device="cpu"):
+def pairs(data, batch, rng, device="cpu"):
     """An endless stream of (x, y, r), relative attributes (Sec. 3.1): r_k = sign(label_k(y) - label_k(x)).
 
     x, y: float (batch, 3, H, W) in [-1, 1], mirrored at random; r: float (batch, K) in {-1, 0, +1}.
-    Each pair, but for ties, is made to differ in one attribute, chosen at random out of the K: as many
-    +1 as -1, however rare the attribute is. The others fall as they may.
-    ties: the share of pairs from the same class, r = 0 (Remark 1), for K = 1 only.
+    Each pair is made to differ in one attribute, chosen at random: in half of a batch y has it, in half x,
+    however rare it is. The others fall as they may (Remark 1); so with K = 1 no r is 0.
     rng: the CPU torch.Generator that decides all of it (its state is all that a resumed run needs).
     """
     K = data.labels.shape[1]
@@ -150,10 +148,9 @@ def pairs(data, batch, rng, ties=0.0, device="cpu"):
 
     while True:
         k = torch.randint(K, (batch,), generator=rng)
-        first = torch.randint(2, (1,), generator=rng) == 1  # the y of one half of the batch have it
+        first = torch.randint(2, (1,), generator=rng) == 1  # the y of one half have it (of odd batches, too)
         y_has = (torch.arange(batch) < batch / 2) == first
-        tie = torch.rand(batch, generator=rng) < (ties if K == 1 else 0)
-        i, j = pick(k, torch.where(tie, y_has, ~y_has)), pick(k, y_has)
+        i, j = pick(k, ~y_has), pick(k, y_has)
         r = pair_labels(data.labels[i], data.labels[j])
         yield pictures(i), pictures(j), r.to(device)
 
@@ -185,10 +182,7 @@ def drawn(attrs, size, root, seed):
 
 
 def redraw(some, strength):
-    """The same persons with other strengths of some.attrs; all else stays as it is.
-
-    some: Data of drawn faces; strength: float (N, K) in [0, 1]. Returns uint8 (N, 3, H, W).
-    """
+    """The same persons with other strengths, float (N, K) in [0, 1], of some.attrs: uint8 (N, 3, H, W)."""
     person = some.person.copy()
     person[:, [FACE_ATTRS.index(a) for a in some.attrs]] = strength
     return draw_faces(person, some.images.shape[-1])
@@ -248,20 +242,17 @@ def _draw(person, size):
         rows = slice(int((top + 1) / 2 * size), int((bottom + 1) / 2 * size))
         return rows, grid[None, rows, None] - cy
 
-    # background, and the person's place in it
-    image = np.empty((n, 3, size, size), np.float32)
+    image = np.empty((n, 3, size, size), np.float32)  # background, and the person's place in it
     image[:] = trait(0.4, 0.85)[:, None] + any_colour(-0.2, 0.2)
     image += any_colour(-0.15, 0.15) * grid[:, None]
     cx, cy, w, h = trait(-0.1, 0.1), trait(-0.04, 0.1), trait(0.46, 0.58), trait(0.62, 0.74)
     x, y = grid[None, None, :] - cx, grid[None, :, None] - cy
     skin, hair, shirt = colour(SKIN), colour(HAIR), any_colour(0.1, 0.9)
-    # hair behind the head: from cropped to long, round to straight
-    length, volume = trait(-0.3, 1.0), trait(0.02, 0.16)
+    length, volume = trait(-0.3, 1.0), trait(0.02, 0.16)  # hair behind: cropped to long, round to straight
     back = ellipse(x, y + 0.1, w + volume, h + volume)
     long = np.maximum(np.abs(x) - w - volume * 0.8, np.maximum(-y - 0.1, y - length))
     paint(cover(np.minimum(back, long) + np.maximum(y - np.maximum(length, 0), 0)), hair)
-    # shoulders, neck, ears, head
-    rows, yw = window(0.3, 1)
+    rows, yw = window(0.3, 1)  # shoulders, neck, ears, head
     paint(cover(ellipse(x, yw - 1.15, 0.85, 0.45)), shirt, rows)
     paint(cover(np.maximum(np.abs(x) - 0.45 * w, yw - 0.85)), skin * 0.82, rows)
     rows, yw = window(-0.3, 0.5)
@@ -271,19 +262,16 @@ def _draw(person, size):
     inside = cover(head)
     side = trait(-0.35, 0.35)  # light from the left or the right
     paint(inside, skin * (1 + side * x)[:, None])
-    # beard: grows down from the jaw's edge over cheeks and chin, and thicker
-    rows, yw = window(-0.1, 1)
+    rows, yw = window(-0.1, 1)  # beard: grows down from the jaw's edge over cheeks and chin, and thicker
     edge = 0.62 - 0.5 * beard + 0.22 * (1 - np.minimum(x / w, 1) ** 2)
     grown = np.minimum(np.maximum((yw - edge * h) / 0.12, 0), 1) * np.minimum(beard * 4, 1)
     paint(inside[:, rows] * grown * (0.45 + 0.5 * beard), hair * 0.65, rows)
-    # fringe
-    rows, yw = window(-1, 0.5)
+    rows, yw = window(-1, 0.5)  # fringe
     line = -trait(0.42, 0.72) * h + trait(-0.5, 0.5) * x + trait(-0.6, 0.9) * x ** 2
     paint(cover(np.maximum(ellipse(x, yw, w + 0.02, h + 0.02), yw - line)), hair * 0.92, rows)
-    # eyes and brows; both sides at once, by |x|
     apart, eye_y, eye = trait(0.19, 0.25), trait(-0.14, -0.04), trait(0.085, 0.115)
     rows, yw = window(-0.65, 0.3)
-    ax = np.abs(x) - apart
+    ax = np.abs(x) - apart  # eyes and brows, both sides at once
     white = cover(ellipse(ax, yw - eye_y, eye, eye * trait(0.6, 0.9)))
     paint(white, 0.97, rows)
     iris = any_colour(0.1, 0.6)
@@ -295,12 +283,10 @@ def _draw(person, size):
     drop = 0.07 * frown - trait(0.14, 0.2) - 0.03
     curve = eye_y - eye + drop + 0.08 - slope * ax + trait(0.5, 2.0) * ax ** 2
     paint(cover(np.maximum(np.abs(yw - curve) - trait(0.03, 0.05), np.abs(ax) - 0.14)), hair * 0.4, rows)
-    # nose
-    nose = trait(0.05, 0.09)
+    nose = trait(0.05, 0.09)  # nose
     rows, yw = window(-0.1, 0.45)
     paint(cover(ellipse(x, yw - trait(0.1, 0.16), nose, nose * 0.8)) * 0.5, skin * 0.7, rows)
-    # mouth: two lips along a parabola; smile bends it, mouth_open parts the lips
-    rows, yw = window(0.05, 0.95)
+    rows, yw = window(0.05, 0.95)  # mouth: lips along a parabola; smile bends, mouth_open parts them
     mx, my, lip = trait(0.24, 0.32), trait(0.33, 0.4), trait(0.035, 0.05)
     t = np.minimum((x / mx) ** 2, 1)
     bend = 0.32 * (smile - 0.5)
@@ -314,323 +300,13 @@ def _draw(person, size):
     hole = cover(np.maximum((np.abs(off) - gap) / steep, ends)) * np.minimum(mouth_open * 8, 1)
     paint(hole, 0.12, rows)
     paint(hole * cover(off + gap * 0.2), 0.95, rows)
-    # light over everything
-    image *= (1 + trait(-0.12, 0.12) * grid[None, None, :]
+    image *= (1 + trait(-0.12, 0.12) * grid[None, None, :]  # light over everything
               + trait(-0.12, 0.12) * grid[None, :, None])[:, None]
     return (np.minimum(np.maximum(image, 0), 1) * 255 + 0.5).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Picture files
-
-RECIPE = "1: white behind, centre square, Lanczos"  # to be changed with `read_picture`: see `from_files`
-ENDINGS = ".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif".split()
-left_behind = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCLE\.BIN", re.I).fullmatch
-
-
-def read_picture(path, size, half=None, crop=None):
-    """The centre of a picture, or of a half of it (0, 1), or of a crop (left, top, side): (3, size, size)."""
-    picture = open_picture(path)
-    if half is not None:
-        w, h = picture.size
-        if abs(w - 2 * h) > 2:
-            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high")
-        picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
-    if crop:
-        left, top, side = crop
-        picture = picture.crop((left, top, left + side, top + side))
-    picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def open_picture(path):
-    """A picture file as an upright PIL image in RGB, white where transparent."""
-    reason = "it cannot be read as a picture"
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode[0] in "IF":  # of unknown white; convert() would clip them
-                reason = f"it has deep grey (mode {picture.mode}), not 8 bits"
-                raise ValueError
-            if picture.mode != "RGB" or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture).convert("RGB")
-            return picture
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's, by format
-        if str(path).lower().endswith((".heic", ".heif")):
-            reason = "it is a HEIC picture, which can be read after pip install pillow-heif"
-    raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file")
-
-
-def picture_files(folder):
-    """The paths of the pictures under a folder, in order; tells of files that by their endings are none."""
-    paths = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-    paths = [path for path in paths if not any(map(left_behind, path.relative_to(folder).parts))]
-    pictures = [path for path in paths if path.suffix.lower() in ENDINGS and path.is_file()]
-    others = found(set(paths) - set(pictures))
-    if not pictures:
-        raise InputError(f"{folder}: the folder holds no pictures; {others}")
-    if len(pictures) < len(paths):
-        print(f"note: {len(paths) - len(pictures)} files under {folder} are no pictures; {others}")
-    return sorted(pictures, key=str)
-
-
-def found(paths):
-    """What was found, in words."""
-    names = sorted(map(os.path.basename, paths))
-    return f"found {', '.join(names[:4]) or 'nothing'}" + ", ..." * (len(names) > 4)
-
-
-def find(root, *names):
-    """The file or folder of one of these names, in root or up to two folders deeper, as zips nest them."""
-    for pattern in (depth + name for name in names for depth in ("", "*/", "*/*/")):
-        paths = [path for path in sorted(Path(root).glob(pattern))
-                 if not any(map(left_behind, path.relative_to(root).parts))
-                 and path.is_file() == bool(path.suffix)]  # (Kaggle has a.csv/a.csv)
-        if len(paths) > 1:
-            raise InputError(f"{paths[0]} and {paths[1]}: name the folder of one of them as --root")
-        if paths:
-            return paths[0]
-    raise FileNotFoundError(f"{Path(root) / names[0]}: there is no such file or folder, nor further down; "
-                            f"{found(os.listdir(root))}")
-
-
-def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
-    """Data of picture files, train and test, each in an order fixed by chance.
-
-    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`.
-    They are decoded once, into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there. The KEY depends on the
-    RECIPE and on each file's name, size and date. Broken pictures are told and left out.
-    """
-    rng = np.random.RandomState(0)
-    order = np.concatenate([rng.permutation(np.flatnonzero(is_test == part)) for part in (False, True)])
-    key = hashlib.sha256(RECIPE.encode())
-    sources = [(files[i], halves and halves[i]) for i in order]
-    for file, half in sources:
-        about = os.stat(file)
-        key.update(os.fsencode(os.path.relpath(file, root)))  # (bytes: a name may be no UTF-8)
-        key.update(f" {half} {about.st_size} {about.st_mtime_ns}\n".encode())
-    path = Path(root) / f"trip-{name}-{size}px-{key.hexdigest()[:12]}.raw"
-    images, broken = decode(path, sources, size)
-    for error in broken.values():
-        print(f"left out: {error.split(';')[0]}")
-    good = np.delete(order, list(map(int, broken)))  # the pictures in the file, row by row
-    whole = Data(torch.from_numpy(images[:len(good)]), torch.from_numpy(labels[good]), attrs)
-    n_train = int((~is_test[good]).sum())
-    return whole[:n_train], whole[n_train:]
-
-
-def decode(path, sources, size, chunk=256):
-    """Pictures, sources: n times (file, half), as an array mapped from a file, uint8 (n, 3, size, size).
-
-    Returns it, and {place: error} of the broken, which have no row: as many at the end are empty. The .json
-    says how far it is. Two processes at once do no harm: they write the same bytes into the same places.
-    """
-    def attempt(source):
-        try:
-            return read_picture(source[0], size, source[1])
-        except InputError as error:
-            return str(error)
-
-    n, tell, note = len(sources), teller(), path.with_suffix(".json")
-    shape, done, broken = (n, 3, size, size), 0, {}
-    with suppress(OSError, ValueError, TypeError):
-        if path.stat().st_size == np.prod(shape):
-            done, broken = json.loads(note.read_text())
-    if done < n:
-        make_room(path, np.prod(shape) * (1 - done / n))
-        with open(path, "ab") as file:
-            file.truncate(np.prod(shape))
-        pictures = np.memmap(path, np.uint8, "r+", shape=shape)
-    with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
-        while done < n:
-            some = sources[done:done + chunk]
-            for place, picture in enumerate(pool.map(attempt, some), done):
-                if isinstance(picture, str):
-                    broken[str(place)] = picture
-                else:
-                    pictures[place - len(broken)] = picture
-            done += len(some)
-            if len(broken) > max(2, n / 100):  # (two: the halves of a broken pair)
-                raise InputError(f"{len(broken)} of the first {done} pictures are broken, more than 1 % of "
-                                 f"all {n}; remove or mend them: {list(broken.values())[-1]}")
-            pictures.flush()
-            write(note, lambda file: file.write(json.dumps([done, broken]).encode()))
-            tell(f"reading pictures, once: {done} of {n}")
-    tell("")
-    return np.memmap(path, np.uint8, "c", shape=shape), broken
-
-
-def make_room(path, needed):
-    """Remove what `decode` made of older pictures, and see that `needed` bytes can be written."""
-    make_folder(path.parent)
-    for old in {*path.parent.glob(path.stem[:-12] + "*.raw")} - {path}:
-        with suppress(OSError):  # (Windows removes none in use)
-            old.unlink()
-            old.with_suffix(".json").unlink()
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise InputError(f"{path.parent}: {needed // 1e6 + 1:.0f} MB are needed, {free // 1e6:.0f} are free")
-
-
-# ------------------------------------------------------------------------------------------------------------
-# The data sets
-
-SHORT = {"smile": "smiling", "mouthopen": "mouthslightlyopen", "gender": "male", "frown": "frowning",
-         "cheekbones": "highcheekbones"}  # the paper's names for attributes of CelebA and LFWA
-
-
-def columns(attrs, names, source):
-    """The column of each attribute among a data set's names, by letters and digits, or by SHORT."""
-    def letters(name):
-        return re.sub(r"[\W_]", "", name.lower())
-
-    place = {letters(name): i for i, name in enumerate(names)}
-    chosen = [place.get(letters(attr), place.get(SHORT.get(letters(attr)))) for attr in attrs]
-    for attr, i in zip(attrs, chosen):
-        if i is None:
-            raise InputError(f"unknown attribute {attr!r} in {source}: {nearest(attr, names)}")
-        if chosen.count(i) > 1:
-            raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
-    return chosen
-
-
-def lines_of(path):
-    """The lines of a text file that aren't empty; of a .csv, with spaces for commas."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    page = re.match(r"\s*(<!doctype|<html|version https://git-lfs|$)", text, re.I)  # (Google's quota, say)
-    if page or "\N{REPLACEMENT CHARACTER}" in text:
-        raise InputError(f"{path}: no table, but {text.strip()[:40]!r}; get it by a browser or git lfs pull")
-    text = text.replace(",", " ") if path.suffix == ".csv" else text
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-
-def table(path, lines, width, between=None):
-    """Lines of a name and `width` numbers each: the N names, and float (N, width)."""
-    try:
-        values = np.loadtxt(lines, np.float32, None, between, {0: len}, ndmin=2)[:, 1:]  # (len: of the name)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; is the file whole?") from None
-    if values.shape[1] != width or not np.isfinite(values).all():
-        raise InputError(f"{path}: expected a name and {width} numbers in each line; is the file whole?")
-    return [line.split(between, 1)[0] for line in lines], values
-
-
-def named(names, table, folder):
-    """Those of a table's pictures that are in a folder, which may be of a cut copy: their rows and paths."""
-    if (folder / folder.name).is_dir():  # as Kaggle's zips nest it
-        folder /= folder.name
-    rows = [i for i, name in enumerate(names) if (folder / name).is_file()]
-    if not rows:
-        raise InputError(f"{folder}: holds none of the {len(names)} pictures that {table.name} names, "
-                         f"{names[0]} ...; {found(os.listdir(folder))}")
-    if len(rows) < len(names):
-        print(f"note: {len(rows)} of the {len(names)} pictures that {table.name} names are in {folder}")
-    return rows, [folder / names[i] for i in rows]
-
-
-def celeba_table(path, folder, attrs):
-    """CelebA's table: the number of pictures, the attributes, then for each picture its name, 1, -1 ...
-
-    Kaggle's .csv has no number, and image_id before the attributes. Returns the paths of the pictures that
-    are in the folder, and their labels, bool (N, K).
-    """
-    kaggle = path.suffix == ".csv"
-    count, *lines = [""] * kaggle + lines_of(path)
-    n = len(lines) - 1
-    if n < 1 or not kaggle and count != str(n):
-        raise InputError(f"{path}: its first line is {count[:20]!r}, not the number of pictures, and "
-                         f"{max(n, 0)} lines follow the second; is the file whole?")
-    header = lines[0].split()[kaggle:]
-    chosen = columns(attrs, header, path.name)
-    names, values = table(path, lines[1:], len(header))
-    rows, files = named(names, path, folder)
-    return files, values[rows][:, chosen] > 0
-
-
-def celeba(attrs, size, root, seed):
-    """CelebA, its own partition; 90/10 where that leaves a part empty."""
-    path = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    files, labels = celeba_table(path, find(root, "img_align_celeba"), attrs)
-    path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
-    part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
-    for file in files:
-        if part.get(file.name) not in ("0", "1", "2"):
-            raise InputError(f"{path}: says nothing of {file.name}; is the file whole?")
-    is_test = np.array([part[file.name] == "2" for file in files])
-    if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
-        print(f"note: {path.name} has all of these {len(files)} pictures in one part: 10 % are held out")
-        is_test = test_mask(range(len(files)), seed)
-    return from_files("celeba", root, files, labels, attrs, size, is_test)
-
-
-def celeba_hq(attrs, size, root, seed):
-    """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
-    path = find(root, "CelebAMask-HQ-attribute-anno.txt")
-    files, labels = celeba_table(path, find(root, "CelebA-HQ-img"), attrs)
-    return from_files("celeba-hq", root, files, labels, attrs, size, test_mask(range(len(files)), seed))
-
-
-def lfwa(attrs, size, root, seed):
-    """LFW with its attributes, 90/10 by person; a label is the sign of the table's score."""
-    path = find(root, "lfw_attributes.txt")
-    lines = lines_of(path)
-    header = lines[1].split("\t") if len(lines) > 2 else []
-    if header[1:3] != ["person", "imagenum"]:
-        raise InputError(f"{path}: its second line should be '#, person, imagenum', attributes, tabs between")
-    chosen = columns(attrs, header[3:], path.name)
-    names, values = table(path, lines[2:], len(header) - 2, "\t")
-    persons = [name.strip().replace(" ", "_") for name in names]
-    names = [f"{person}/{person}_{int(i):04d}.jpg" for person, i in zip(persons, values[:, 0])]
-    rows, files = named(names, path, find(root, "lfw", "lfw_funneled", "lfw-deepfunneled"))
-    labels = values[rows, 1:][:, chosen] > 0
-    return from_files("lfwa", root, files, labels, attrs, size, test_mask([persons[i] for i in rows], seed))
-
-
-def edges2shoes(attrs, size, root, seed):
-    """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
-    columns(attrs, ["edges"], "edges2shoes")
-    train, val = picture_files(find(root, "train")), picture_files(find(root, "val"))
-    files = [file for file in train + val for _ in (0, 1)]
-    halves = [0, 1] * len(train + val)
-    labels, is_test = np.array(halves)[:, None] == 0, np.arange(len(files)) >= 2 * len(train)
-    return from_files("edges2shoes", root, files, labels, attrs, size, is_test, halves)
-
-
-def folder(attrs, size, root, seed):
-    """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it; 90/10."""
-    def inside(place):
-        return sorted(path for path in place.iterdir() if path.is_dir() and not left_behind(path.name))
-
-    classes = inside(Path(root))
-    if len(classes) == 1:  # one folder too many, as zips nest them
-        classes = inside(classes[0]) or classes
-    names = [path.name for path in classes]
-    if len(names) != 2 or len(attrs) != 1 or attrs[0] not in names:
-        raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
-                         f"{' '.join(attrs)!r}; found {', '.join(names[:10]) or 'none'}")
-    parts = [picture_files(path) for path in classes]
-    files = sum(parts, [])
-    labels = np.repeat([[name == attrs[0]] for name in names], list(map(len, parts)), axis=0)
-    return from_files("folder", root, files, labels, attrs, size, test_mask(range(len(files)), seed))
-
-
-# name: function(attrs, size, root, seed) -> (train, test), and what lies under root
-DATASETS = {
-    "faces": (drawn, ""),
-    "folder": (folder, "two folders of pictures, one for each class"),
-    "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/, all from "
-                       "mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
-    "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
-    "lfwa": (lfwa, "lfw_attributes.txt and lfw/ (or lfw_funneled/, lfw-deepfunneled/)"),
-    "edges2shoes": (edges2shoes, "train/ and val/, with pictures")}
-
-
-# ------------------------------------------------------------------------------------------------------------
-# Lines of progress and files
+# Lines of progress, files, and pictures in them
 
 def teller():
     """A function that shows a line of progress: rewritten in place in a terminal, else every ten seconds."""
@@ -668,3 +344,265 @@ def write(path, put):
         raise OSError(f"{path}: {error}") from None
     finally:
         new.unlink(missing_ok=True)
+
+
+RECIPE = "1: white behind, centre square, Lanczos"  # to be changed with `read_picture`: see `from_files`
+ENDINGS = ".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif".split()
+left_behind = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCLE\.BIN", re.I).fullmatch
+
+
+def read_picture(path, size, half=None, crop=None):
+    """The centre of a picture, or of a half of it (0, 1), or of a crop (left, top, side): (3, size, size)."""
+    picture = open_picture(path)
+    if half is not None:
+        w, h = picture.size
+        if abs(w - 2 * h) > 2:
+            raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high")
+        picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
+    if crop:
+        left, top, side = crop
+        picture = picture.crop((left, top, left + side, top + side))
+    picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def open_picture(path):
+    """A picture file as an upright PIL image in RGB, white where transparent."""
+    reason = "it cannot be read as a picture" if Path(path).exists() else "there is no such file"
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode[0] in "IF":  # of unknown white; convert() would clip them
+                reason = f"it has deep grey (mode {picture.mode}), not 8 bits"
+                raise ValueError
+            if picture.mode != "RGB" or "transparency" in picture.info:
+                white, picture = Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")
+                picture = Image.alpha_composite(white, picture).convert("RGB")
+            return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's, by format
+        if str(path).lower().endswith((".heic", ".heif")):
+            reason = "it is a HEIC picture, which can be read after pip install pillow-heif"
+    raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file")
+
+
+def visible(root, paths):
+    """Those of the paths under root, in order, that no system has left behind there."""
+    return [path for path in sorted(paths, key=str)
+            if not any(map(left_behind, path.relative_to(root).parts))]
+
+
+def picture_files(folder):
+    """The paths of the pictures under a folder, in order; tells of files that by their endings are none."""
+    paths = visible(folder, (Path(place) / name for place, _, names in os.walk(folder) for name in names))
+    pictures = [path for path in paths if path.suffix.lower() in ENDINGS and path.is_file()]
+    others = [path.name for path in sorted({*paths} - {*pictures})]
+    if not pictures:
+        raise InputError(f"{folder}: the folder holds no pictures; found {others[:4]}")
+    if others:
+        print(f"note: {len(others)} files under {folder} are no pictures; found {others[:4]}")
+    return pictures
+
+
+def find(root, *names):
+    """The file or folder of one of these names, in root or up to two folders deeper, as zips nest them."""
+    for pattern in (depth + name for name in names for depth in ("", "*/", "*/*/")):
+        paths = visible(root, Path(root).glob(pattern))
+        paths = [path for path in paths if path.is_file() == bool(path.suffix)]  # (Kaggle has a.csv/a.csv)
+        if len(paths) > 1:
+            raise InputError(f"{paths[0]} and {paths[1]}: name the folder of one of them as --root")
+        if paths:
+            return paths[0]
+    raise FileNotFoundError(f"no {names[0]} in {root} or 2 below; found {sorted(os.listdir(root))[:4]}")
+
+
+def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
+    """Data of picture files, train and test, each in an order fixed by chance.
+
+    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`. They are
+    decoded once, into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there; KEY: of names, sizes and dates.
+    """
+    rng = np.random.RandomState(0)
+    order = np.concatenate([rng.permutation(np.flatnonzero(is_test == part)) for part in (False, True)])
+    sources = [(files[i], halves and halves[i]) for i in order]
+    about = [(os.path.relpath(file, root), half, os.stat(file)) for file, half in sources]
+    about = [(name, half, stat.st_size, stat.st_mtime_ns) for name, half, stat in about]
+    key = hashlib.sha256(f"{RECIPE} {about}".encode()).hexdigest()[:12]
+    path = Path(root) / f"trip-{name}-{size}px-{key}.raw"
+    images, broken = decode(path, sources, size)
+    for error in broken.values():
+        print(f"left out: {error.split(';')[0]}")
+    good = np.delete(order, list(map(int, broken)))  # the pictures in the file, row by row
+    whole = Data(torch.from_numpy(images[:len(good)]), torch.from_numpy(labels[good]), attrs)
+    n = int((~is_test[good]).sum())
+    return whole[:n], whole[n:]
+
+
+def decode(path, sources, size, chunk=256):
+    """Pictures, sources: n times (file, half), as an array mapped from a file, uint8 (n, 3, size, size).
+
+    Returns it, and {place: error} of the broken, which have no row: as many at the end are empty. The .json
+    says how far it is: what was interrupted goes on there. Two processes at once write the same bytes.
+    """
+    n, tell, note = len(sources), teller(), path.with_suffix(".json")
+    shape, done, broken = (n, 3, size, size), 0, {}
+    with suppress(OSError, ValueError, TypeError):
+        if path.stat().st_size == np.prod(shape):
+            done, broken = json.loads(note.read_text())
+    if done < n:
+        for old in {*path.parent.glob(path.stem[:-12] + "*.raw")} - {path}:  # of other pictures, or a part
+            with suppress(OSError):  # (Windows removes none in use)
+                old.unlink()
+                old.with_suffix(".json").unlink()
+        free, needed = shutil.disk_usage(path.parent).free // 1e6, np.prod(shape) * (1 - done / n) // 1e6 + 1
+        if free < needed:
+            raise InputError(f"{path.parent}: {needed:.0f} MB are needed, {free:.0f} are free; make room")
+        with open(path, "ab") as file:
+            file.truncate(np.prod(shape))
+        pictures = np.memmap(path, np.uint8, "r+", shape=shape)
+    with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
+        while done < n:
+            some = [pool.submit(read_picture, file, size, half) for file, half in sources[done:done + chunk]]
+            for place, picture in enumerate(some, done):
+                try:
+                    pictures[place - len(broken)] = picture.result()
+                except InputError as error:
+                    broken[str(place)] = str(error)
+            done += len(some)
+            if len(broken) > max(2, n / 100):  # (two: the halves of a broken pair)
+                raise InputError(f"{len(broken)} of the first {done} pictures are broken, more than 1 % of "
+                                 f"all {n}; remove or mend them: {list(broken.values())[-1]}")
+            pictures.flush()
+            write(note, lambda file: file.write(json.dumps([done, broken]).encode()))
+            tell(f"reading pictures, once: {done} of {n}")
+    tell("")
+    return np.memmap(path, np.uint8, "c", shape=shape), broken
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The data sets
+
+SHORT = {"smile": "smiling", "mouthopen": "mouthslightlyopen", "gender": "male", "frown": "frowning",
+         "cheekbones": "highcheekbones"}  # the paper's names for attributes of CelebA and LFWA
+
+
+def columns(attrs, names, source):
+    """The column of each attribute among a data set's names, by letters and digits, or by SHORT."""
+    typed, known = ([re.sub(r"[\W_]", "", name.lower()) for name in some] for some in (attrs, names))
+    typed = [word if word in known else SHORT.get(word) for word in typed]
+    for attr, word in zip(attrs, typed):
+        if word not in known:
+            raise InputError(f"unknown attribute {attr!r} in {source}: {nearest(attr, names)}")
+        if typed.count(word) > 1:
+            raise InputError(f"attribute given twice: {' '.join(attrs)}; name each once")
+    return [known.index(word) for word in typed]
+
+
+def lines_of(path):
+    """The lines of a text file that aren't empty; of a .csv, with spaces for commas."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if re.match(r"(?is)\s*(<!doctype|<html|version https://git-lfs|$)|.*\ufffd", text):  # (Google's)
+        raise InputError(f"{path}: no table, but {text.strip()[:40]!r}; get it by a browser or git lfs pull")
+    text = text.replace(",", " ") if path.suffix == ".csv" else text
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def table(path, folder, attrs, skip=0, between=None, file=lambda name, values: name):
+    """A table's pictures that are in a folder, which may be of a cut copy: their N paths, and bool (N, K).
+
+    Its second line names the columns, after `skip` other words; the others have a picture's name, as `file`
+    reads it, and numbers whose signs are the labels. Where skip = 0, the first line is their count.
+    """
+    lines = [""] * (path.suffix == ".csv") + lines_of(path)
+    first, header, lines = lines[:1], lines[1:2], lines[2:]
+    if not lines or not skip and first != [str(len(lines))]:
+        raise InputError(f"{path}: {len(lines)} lines follow the second, the first is {first}; is it whole?")
+    header = header[0].split(between)[skip:]
+    if skip == 2 and header[:1] != ["imagenum"]:
+        raise InputError(f"{path}: its second line should be '#, person, imagenum', attributes, tabs between")
+    try:
+        values = np.loadtxt(lines, np.float32, None, between, {0: len}, ndmin=2)[:, 1:]  # (len: of the name)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; is the file whole?") from None
+    if values.shape[1] != len(header) or not np.isfinite(values).all():
+        raise InputError(f"{path}: expected a name and {len(header)} numbers a line; is the file whole?")
+    folder = folder / folder.name if (folder / folder.name).is_dir() else folder  # as Kaggle's zips nest it
+    files = [folder / file(line.split(between)[0], row) for line, row in zip(lines, values)]
+    there = [i for i, name in enumerate(files) if name.is_file()]
+    if not there:
+        raise InputError(f"{folder}: holds none of the {len(files)} pictures that {path.name} names, "
+                         f"{files[0].name} ...; found {sorted(os.listdir(folder))[:4]}")
+    if len(there) < len(files):
+        print(f"note: {len(there)} of the {len(files)} pictures that {path.name} names are in {folder}")
+    return [files[i] for i in there], values[there][:, columns(attrs, header, path.name)] > 0
+
+
+def celeba(attrs, size, root, seed):
+    """CelebA, its own partition; 90/10 where that leaves a part empty."""
+    path = find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    files, labels = table(path, find(root, "img_align_celeba"), attrs, skip=path.suffix == ".csv")
+    path = find(root, "list_eval_partition.txt", "list_eval_partition.csv")
+    part = dict(line.split() for line in lines_of(path) if len(line.split()) == 2)
+    for file in files:
+        if part.get(file.name) not in ("0", "1", "2"):
+            raise InputError(f"{path}: says nothing of {file.name}; is the file whole?")
+    is_test = np.array([part[file.name] == "2" for file in files])
+    if is_test.all() or not is_test.any():  # (the first ten thousand are all of the training part)
+        print(f"note: {path.name} has all of these {len(files)} pictures in one part: 10 % are held out")
+        is_test = test_mask(range(len(files)), seed)
+    return from_files("celeba", root, files, labels, attrs, size, is_test)
+
+
+def celeba_hq(attrs, size, root, seed):
+    """CelebA-HQ as CelebAMask-HQ has it, 90/10."""
+    path = find(root, "CelebAMask-HQ-attribute-anno.txt")
+    files, labels = table(path, find(root, "CelebA-HQ-img"), attrs)
+    return from_files("celeba-hq", root, files, labels, attrs, size, test_mask(range(len(files)), seed))
+
+
+def lfwa(attrs, size, root, seed):
+    """LFW with its attributes, 90/10 by person; a label is the sign of the table's score."""
+    def file(name, values):
+        person = name.strip().replace(" ", "_")
+        return f"{person}/{person}_{int(values[0]):04d}.jpg"
+
+    path, folder = find(root, "lfw_attributes.txt"), find(root, "lfw", "lfw_funneled", "lfw-deepfunneled")
+    files, labels = table(path, folder, attrs, 2, "\t", file)  # (skipped: #, person; then imagenum)
+    is_test = test_mask([file.parent.name for file in files], seed)
+    return from_files("lfwa", root, files, labels, attrs, size, is_test)
+
+
+def edges2shoes(attrs, size, root, seed):
+    """pix2pix's pairs, edges left and shoe right; the attribute is `edges`, val is the test part."""
+    columns(attrs, ["edges"], "edges2shoes")
+    train, val = picture_files(find(root, "train")), picture_files(find(root, "val"))
+    files, halves = np.repeat(train + val, 2), [0, 1] * len(train + val)
+    labels, is_test = np.array(halves)[:, None] == 0, np.arange(len(files)) >= 2 * len(train)
+    return from_files("edges2shoes", root, files, labels, attrs, size, is_test, halves)
+
+
+def folder(attrs, size, root, seed):
+    """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it; 90/10."""
+    def inside(place):
+        return [path for path in visible(place, place.iterdir()) if path.is_dir()]
+
+    classes = inside(Path(root))
+    if len(classes) == 1:  # one folder too many, as zips nest them
+        classes = inside(classes[0]) or classes
+    names = [path.name for path in classes]
+    if len(names) != 2 or len(attrs) != 1 or attrs[0] not in names:
+        raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
+                         f"{' '.join(attrs)!r}; found {names[:4]}")
+    both = [picture_files(path) for path in classes]
+    labels = np.repeat([[name == attrs[0]] for name in names], list(map(len, both)), axis=0)
+    return from_files("folder", root, sum(both, []), labels, attrs, size, test_mask(range(len(labels)), seed))
+
+
+# name: function(attrs, size, root, seed) -> (train, test), and what lies under root
+DATASETS = {
+    "faces": (drawn, ""),
+    "folder": (folder, "two folders of pictures, one for each class"),
+    "celeba": (celeba, "list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/, all from "
+                       "mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
+    "celeba-hq": (celeba_hq, "CelebA-HQ-img/ and CelebAMask-HQ-attribute-anno.txt"),
+    "lfwa": (lfwa, "lfw_attributes.txt and lfw/ (or lfw_funneled/, lfw-deepfunneled/)"),
+    "edges2shoes": (edges2shoes, "train/ and val/, with pictures")}

@@ -97,7 +97,7 @@ def test_edges2shoes_keeps_the_halves_of_a_pair_together(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# As they come from the net
+# As they come from the net, a part of them, two folders
 
 def kaggle(root):
     """Kaggle's CelebA: a folder in a folder of the same name, a table, too, and commas."""
@@ -107,6 +107,7 @@ def kaggle(root):
         rows = [",".join(line.split()) for line in (root / f"{name}.txt").read_text().splitlines()]
         (root / f"{name}.csv").write_text(header + "\n".join(rows[name == "list_attr_celeba":]))
         (root / f"{name}.txt").unlink()
+    (root / "old" / "img_align_celeba").mkdir(parents=True)  # (the folder nearest to the root is taken)
     move(root / "list_attr_celeba.csv", root / "list_attr_celeba.csv" / "list_attr_celeba.csv")
 
 
@@ -124,13 +125,9 @@ def nested_lfw(root):
     move(root / "lfw-deepfunneled", root / "lfw-deepfunneled" / "lfw-deepfunneled")
 
 
-def shoes_in_a_zip(root):
-    edges2shoes(root / "edges2shoes")
-
-
 @pytest.mark.parametrize("name, attr, make", [
     ("celeba", "smile", kaggle), ("celeba", "smile", drive), ("lfwa", "frown", nested_lfw),
-    ("edges2shoes", "edges", shoes_in_a_zip)])
+    ("edges2shoes", "edges", lambda root: edges2shoes(root / "edges2shoes"))])
 def test_a_layout_of_the_net_gives_the_same_as_the_published_one(name, attr, make, tmp_path):
     LAYOUTS[name][0](tmp_path / "published")
     make(tmp_path / "net")
@@ -143,10 +140,6 @@ PAGE = "\n<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 TABLE, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 HQ_TABLE = "CelebAMask-HQ-attribute-anno.txt"
-
-
-def drop(file):
-    return lambda root: (root / file).unlink()
 
 
 def packed(root, folder):
@@ -162,29 +155,24 @@ def emptied(folder):
     return lambda root: [path.unlink() for path in (root / folder).rglob("*") if path.is_file()]
 
 
-def no_pairs(root):
-    for path in root.rglob("*.jpg"):
-        Image.open(path).crop((0, 0, 64, 64)).save(path)
-
-
 @pytest.mark.parametrize("name, attrs, spoil, says", [
-    ("celeba", "smile", drop(TABLE), f"{TABLE}: there is no such file"),
-    ("celeba", "smile", drop(PARTITION), f"{PARTITION}: there is no such file"),
+    ("celeba", "smile", lambda root: (root / TABLE).unlink(), f"no {TABLE} in"),
+    ("celeba", "smile", lambda root: (root / PARTITION).unlink(), f"no {PARTITION} in"),
     ("celeba", "smile", edit(TABLE, lambda t: PAGE), f"{TABLE}: no table, but '<!DOCTYPE html>"),
     ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: POINTER), "git lfs pull"),
     ("lfwa", "smile", lambda root: (root / "lfw_attributes.txt").write_bytes(b"PK\xff"), "no table, but 'PK"),
-    ("celeba", "smile", lambda root: packed(root, "img_align_celeba"), "found img_align_celeba.zip"),
-    ("edges2shoes", "edges", lambda root: packed(root, "train"), "found train.zip"),
+    ("celeba", "smile", lambda root: packed(root, "img_align_celeba"), "found ['img_align_celeba.zip'"),
+    ("edges2shoes", "edges", lambda root: packed(root, "train"), "found ['train.zip'"),
     ("celeba-hq", "smile", lambda root: (root / "CelebA-HQ-img").rename(root / "celeba_hq_256"),
-     f"found {HQ_TABLE}, celeba_hq_256"),
+     f"found ['{HQ_TABLE}', 'celeba_hq_256']"),
     ("celeba-hq", "smile", lambda root: [shutil.copytree(root, root.parent / "copies" / new) for new in "ab"]
      + [shutil.rmtree(root), (root.parent / "copies").rename(root)], "name the folder of one of them"),
     ("celeba-hq", "smile", edit(HQ_TABLE, lambda t: t.replace(".jpg", ".png")),
-     f"none of the 120 pictures that {HQ_TABLE} names, 0.png ...; found 0.jpg"),
+     f"none of the 120 pictures that {HQ_TABLE} names, 0.png ...; found ['0.jpg'"),
     ("celeba", "smile", emptied("img_align_celeba"), "none of the 40 pictures"),
     ("celeba", "smile", edit(PARTITION, lambda t: t[:40]), "says nothing of"),
-    ("celeba", "smile", edit(TABLE, lambda t: re.sub(r"\n.*\n", "\n\n", t, count=1)), "first line is '40'"),
-    ("celeba", "smile", edit(TABLE, lambda t: t.replace("40\n", "41\n", 1)), "is '41', not the number"),
+    ("celeba", "smile", edit(TABLE, lambda t: re.sub(r"\n.*\n", "\n\n", t, count=1)), "first is ['40']"),
+    ("celeba", "smile", edit(TABLE, lambda t: t.replace("40\n", "41\n", 1)), "the first is ['41']"),
     ("celeba", "smile", edit(TABLE, lambda t: ""), "no table, but ''"),
     ("celeba", "smile", edit(TABLE, lambda t: re.sub(r"(000002.jpg) ..", r"\1 ", t)), "from 41 to 40 at row"),
     ("celeba", "smile", edit(TABLE, lambda t: re.sub(r"(000002.jpg) ..", r"\1 ?", t)), "'?'"),
@@ -193,14 +181,15 @@ def no_pairs(root):
     ("celeba", "smile Smiling", None, "given twice"),
     ("celeba", "smile", broken("img_align_celeba", 3), "more than 1 %"),
     ("celeba-hq", "smile", edit(HQ_TABLE, lambda t: t.replace("-1", "1")), "pictures have 'smile'"),
-    ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.replace("person", "name")), "second line"),
+    ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.replace("imagenum", "name")), "second line"),
     ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: re.sub("\t[-.0-9]+(?=\n)", "", t)), "74 numbers"),
     ("lfwa", "smile", edit("lfw_attributes.txt", lambda t: t.replace("\t12\t", "\tnan\t", 1)), "74 numbers"),
     ("edges2shoes", "shoes", None, "the nearest are 'edges'"),
     ("edges2shoes", "edges", emptied("val"), "val: the folder holds no"),
-    ("edges2shoes", "edges", no_pairs, "it has 64 x 64 pixels, but a pair is twice as wide as high"),
-    ("folder", "boats", None, "found cats and dogs, ships"),
-    ("folder", "ships", lambda root: (root / "third").mkdir(), "found cats and dogs, ships, third"),
+    ("edges2shoes", "edges", lambda root: [picture(path, 0, (64, 64)) for path in list(root.rglob("*.jpg"))],
+     "it has 64 x 64 pixels, but a pair is twice as wide as high"),
+    ("folder", "boats", None, "found ['cats and dogs', 'ships']"),
+    ("folder", "ships", lambda root: (root / "third").mkdir(), "found ['cats and dogs', 'ships', 'third']"),
     ("folder", "ships", emptied("ships"), "no pictures"),
 ])
 def test_files_that_are_not_as_expected_get_one_line(name, attrs, spoil, says, tmp_path, capsys):
@@ -217,17 +206,11 @@ def test_files_that_are_not_as_expected_get_one_line(name, attrs, spoil, says, t
 
 @pytest.mark.parametrize("options, says", [
     ("--data celeba", "needs --root"), ("--data celeba --root not/there", "not/there"),
-    ("--data faces --root not/there", "not/there"), ("--data celeba --root .", "mmlab.ie.cuhk.edu.hk")])
-def test_a_data_set_that_is_not_there_gets_one_line(options, says, tmp_path, capsys):
+    ("--data celeba --root .", "mmlab.ie.cuhk.edu.hk"), ("--crop 0 0 9", "--edit")])
+def test_a_command_that_lacks_something_gets_one_line(options, says, tmp_path, capsys):
     assert trip.main([*TINY, *options.split(), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
-
-
-def test_the_folder_nearest_to_the_root_is_taken(tmp_path):
-    celeba(tmp_path)
-    (tmp_path / "old" / "img_align_celeba").mkdir(parents=True)
-    assert numbers_of(data.load("celeba", ["smile"], 32, tmp_path)) == list(range(40))
 
 
 @pytest.mark.parametrize("typed, column", [
@@ -244,9 +227,6 @@ def test_names_of_attributes_are_compared_by_letters_and_digits(typed, column):
             with pytest.raises(data.InputError, match="given twice"):
                 data.columns([typed, names[column]], names, "a table")
 
-
-# ------------------------------------------------------------------------------------------------------------
-# A part of a data set
 
 @pytest.mark.parametrize("n, keep, cut, test, says", [
     (40, range(40), 40, range(30, 40), ""),  # whole: its own partition
@@ -266,9 +246,6 @@ def test_of_celeba_those_pictures_are_taken_that_are_there(n, keep, cut, test, s
     assert says in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Two folders of one's own
-
 def two_folders(root, n=80, name="smiling", other="other"):
     for i in range(n):
         picture(root / (name if i % 2 else other) / f"{i}.jpg", i)
@@ -287,7 +264,7 @@ def test_folder_takes_any_format_at_any_depth_in_two_folders_or_in_a_folder_of_t
     (["smiling/Thumbs.db", "other/Desktop.ini", "other/._1.jpg", "other/.DS_Store", "Thumbs.db"], ""),
     (["__MACOSX/smiling/1.jpg", "smiling/__MACOSX/1.jpg", "smiling/@eaDir/S.jpg", "$RECYCLE.BIN/1.jpg"], ""),
     (["smiling/labels.csv", "smiling/1.xmp", "smiling/1.mov", "smiling/old/no ending"],
-     "4 files under {root}/smiling are no pictures; found 1.mov, 1.xmp, labels.csv, no ending\n"),
+     "4 files under {root}/smiling are no pictures; found ['1.mov', '1.xmp', 'labels.csv', 'no ending']\n"),
 ])
 def test_what_is_no_picture_by_its_name_or_place_is_none(names, said, tmp_path, capsys):
     two_folders(tmp_path)
@@ -396,9 +373,9 @@ def test_a_damaged_file_of_pictures_is_made_anew(tmp_path, damage, stop, fake):
 
 def test_a_whole_file_of_pictures_is_enough_where_nobody_may_write(tmp_path, monkeypatch, fake):
     decoded(tmp_path)
-    monkeypatch.setattr(data.tempfile, "TemporaryFile", lambda dir: open(tmp_path / "no" / "way"))
+    monkeypatch.setattr(data, "open", lambda *_: (tmp_path / "no" / "way").touch(), raising=False)
     assert decoded(tmp_path) == (list(range(40)), {})
-    with pytest.raises(data.InputError, match="cannot write there"):
+    with pytest.raises(OSError, match="no"):  # a program tells it in one line
         decoded(tmp_path, n=8)
 
 
@@ -437,7 +414,7 @@ def test_two_processes_may_decode_the_same_pictures_at_once(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# A picture of one's own
+# A picture of one's own, and a run
 
 def edited(tmp_path, monkeypatch, capsys, *options, **settings):
     """The pictures that --edit puts into the generator, float (N, 3, 32, 32), and what it says."""
@@ -484,11 +461,6 @@ def test_a_crop_that_leaves_the_picture_is_refused(crop, tmp_path, monkeypatch, 
     assert not (tmp_path / "edit.png").exists()
 
 
-def test_crop_is_for_edit(tmp_path, capsys):
-    assert trip.main(["--crop", "0", "0", "9", "--out", str(tmp_path / "out")]) == 2
-    assert "--edit" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name, says", [("celeba-hq", True), ("lfwa", False), ("faces", False)])
 def test_edit_says_how_celeba_frames_its_faces(name, says, tmp_path, monkeypatch, capsys):
     _, said = edited(tmp_path, monkeypatch, capsys, coloured(tmp_path / "me.png", 99, 99), data=name)
@@ -502,19 +474,12 @@ def test_deep_grey_is_refused_not_clipped(kind, mode, tmp_path):
         data.read_picture(tmp_path / "deep.tif", 64)
 
 
-@pytest.mark.parametrize("name", ["me.heic", "me.HEIC"])
-def test_heic_is_called_by_its_name(name, tmp_path, monkeypatch, capsys):
-    (tmp_path / name).write_bytes(b"\0\0\0\x24ftypheic")
-    _, said = edited(tmp_path, monkeypatch, capsys, str(tmp_path / name))
-    assert f"{name}: it is a HEIC picture, which can be read after pip install pillow-heif" in said
-    assert said.count("\n") == 1
-
-
-def test_a_folder_of_heic_is_not_passed_over(tmp_path):
+def test_heic_is_called_by_its_name_and_not_passed_over(tmp_path):
     two_folders(tmp_path)
     for i in range(9):
         (tmp_path / "smiling" / f"{i}.HEIC").write_bytes(b"\0\0\0\x24ftypheic")
-    with pytest.raises(data.InputError, match="9 of the first 89 pictures .* pip install pillow-heif"):
+    says = "9 of the first 89 pictures .* a HEIC picture, which can be read after pip install pillow-heif"
+    with pytest.raises(data.InputError, match=says):
         data.load("folder", ["smiling"], 32, tmp_path)
 
 
@@ -528,9 +493,6 @@ def test_pillow_heif_is_used_where_it_is_installed(monkeypatch):
     assert called == [1]
 
 
-# ------------------------------------------------------------------------------------------------------------
-# What else a user may do
-
 @pytest.fixture
 def few_faces(monkeypatch):
     some = data.faces(("smile",), 32, n=40)
@@ -539,7 +501,6 @@ def few_faces(monkeypatch):
 
 def test_going_on_with_a_finished_run_says_how(tmp_path, few_faces, capsys):
     assert trip.main([*TINY, "--out", str(tmp_path)]) == 0
-    assert "--steps and a higher number" not in capsys.readouterr().out
     before = torch.load(tmp_path / "trip.pt", weights_only=True)
     assert trip.main(["--out", str(tmp_path), "--resume"]) == 0
     assert "note: all 2 iterations are done: to go on, add --steps" in capsys.readouterr().out
@@ -548,7 +509,7 @@ def test_going_on_with_a_finished_run_says_how(tmp_path, few_faces, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Two processes, of which one fails
+# Two processes, of which one fails; names
 
 PROCESS = """
 import os, signal, sys
@@ -608,9 +569,6 @@ def test_where_one_process_is_killed_the_other_says_so_in_one_line_and_ends(tmp_
     assert codes == [2, -signal.SIGKILL] and second == ""
     assert first.count("\n") == 1 and "another process" in first and "--resume" in first
 
-
-# ------------------------------------------------------------------------------------------------------------
-# Names
 
 def test_a_folder_may_have_any_name(tmp_path, monkeypatch):
     name = os.fsdecode("-$\\frac$ 100 %s it's ü".encode() + (b"" if os.name == "nt" else b"\xe4"))
