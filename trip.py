@@ -7,23 +7,24 @@
 
 There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
 The ranker R(x, y) says how much more of it face y shows than face x. The discriminator D(x) says whether x is
-a real picture. R and D are two heads on one stack of features F, and learn together.
+a real picture. Both stand on one stack of features F and learn together: names with `ranker_` are of both.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
-to hear v of them: rival preferences. Neither gets all it wants: R's answers to generated pairs end between 0
-and v. D keeps G's pictures real. The rest of x stays: G warps x and adds paint, every changed pixel costs,
-and paint costs a second time. Names with `ranker_` are of R and D: one network, one step, one optimiser.
+to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
+One scores each picture by itself; the other sees the pair, and learns that one person shown twice means 0. So
+R says about r of real pairs, and about v / 2 of generated ones. D keeps G's pictures real. The rest of x
+stays: G warps x and adds paint, every changed pixel costs, and paint costs a second time.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
     (none)          the default's generator: warps, adds paint      warp, Generator
-    Eq. 1, 4        R(x, y) and R(x, G(x, v))                       Ranker.rank
+    Eq. 1, 4        R(x, y) and R(x, G(x, v)); ours: two heads      Ranker
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
     Eq. 5b, 7b      ranking loss of the generator                   generator_rank_loss
     Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x (default: off)                cycle_loss
     L_gp, L_o       gradient penalty; orthogonal kernels (off)      gradient_penalty, orthogonal_penalty
-    (none)          change and paint little; R not too steep        identity_loss, lipschitz_penalty
+    (none)          change and paint little; R not steep (off)      identity_loss, lipschitz_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -50,7 +51,7 @@ import torch.distributed as dist
 from torch import nn
 
 import data
-import eval  # measures and draws; the method knows nothing of it
+import eval  # measures and draws; the method does not call it
 from data import InputError
 
 
@@ -133,23 +134,34 @@ class Generator(nn.Module):
         return flow.float().unflatten(1, (-1, 2)), self.paint(features).float().unflatten(1, (-1, 3))
 
 
+class Odd(nn.Sequential):
+    """Its layers h made odd, (h(d) - h(-d)) / 2: as d = F(y) - F(x), R(y, x) = -R(x, y) and R(x, x) = 0."""
+
+    def forward(self, d):
+        return (super().forward(d) - super().forward(-d)) / 2
+
+
 class Ranker(nn.Module):
-    """A feature stack F (Table 4) shared by two heads, R(x, y) on F(y) - F(x) and D(x) on F(x).
+    """One feature stack F (Table 4) for the rank heads, which get F(y) - F(x), and D's head, which gets F(x).
 
     R in the code is the whole network: R(x, y), and D(x) = R.discriminate(R.features(x)).
     size: of the pictures, in pixels. F has as many stride-2 layers as it takes to end at 4 x 4 (six at 256).
-    paper_head: R's head has two layers, and can see that x and y are one person. Else it has one, without a
-    bias: R(x, y) = s(y) - s(x), a score of each picture by itself, R(x, x) = 0, R(y, x) = -R(x, y).
+    head: the rank heads, whose mean is R(x, y). "score" is linear, so it is s(y) - s(x), a score of each
+    picture by itself, and cannot see that x and G(x, v) are one person. "pair" is Table 4's, made odd; it
+    can, and learns to say 0 then. "both", the default: one of each. "paper": Table 4's as it is printed.
     """
 
-    def __init__(self, K=1, width=64, size=256, paper_head=False):
+    def __init__(self, K=1, width=64, size=256, head="both"):
         super().__init__()
         channels = [3] + [width << i for i in range(int(math.log2(size // 4)))]
         layers = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.01)] for a, b in zip(channels, channels[1:])]
         c = channels[-1]
         self.features = nn.Sequential(*sum(layers, []))  # F: (B, 3, H, W) -> (B, c, 4, 4)
-        before = [nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01)] if paper_head else []
-        self.rank_head = nn.Sequential(*before, nn.Flatten(), nn.Linear(16 * c, K, bias=paper_head))
+        score = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, K, bias=False))
+        kind = nn.Sequential if head == "paper" else Odd  # (made odd, it is a score, too, till it has biases)
+        pair = kind(nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01), nn.Flatten(),
+                    nn.Linear(16 * c, K, bias=head == "paper"))
+        self.rank_heads = nn.ModuleList({"both": [score, pair], "score": [score]}.get(head, [pair]))
         self.gan_head = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, 1))
         he_weights(self)
 
@@ -158,8 +170,12 @@ class Ranker(nn.Module):
         return self.rank(self.features(x), self.features(y))
 
     def rank(self, fx, fy):
-        """Eq. 1 (4: y = G(x, v)): R(x, y), (B, K). F(x), F(y) come from outside: each goes through F once."""
-        return self.rank_head(fy - fx).float()
+        """R(x, y), (B, K), from F(x) and F(y): the mean of the rank heads (Eq. 1; with y = G(x, v) Eq. 4)."""
+        return sum(self.each_head(fx, fy)) / len(self.rank_heads)
+
+    def each_head(self, fx, fy):
+        """What each rank head says, a list of (B, K): `ranker_step` trains each head by itself."""
+        return [head(fy - fx).float() for head in self.rank_heads]
 
     def discriminate(self, fx):
         """Eq. 6: D(x) from the features F(x): (B, 1), 1 for real and 0 for generated."""
@@ -172,8 +188,8 @@ class Ranker(nn.Module):
 def ranker_rank_loss(real, r, fake, lam):
     """Eq. 2, 5a (K attributes: 7a): score real pairs as their label r, generated pairs as 0, "no difference".
 
-    real: R(x, y); r: its label in {-1, 0, 1}; fake: R(x, G(x, v)); all (B, K), of as many real as generated
-    pairs or not. lam: weight of the rival term. Summed over the K attributes, averaged over the pairs.
+    real: R(x, y), or one head's answer; r: its label in {-1, 0, 1}; fake: the same of (x, G(x, v)); all
+    (B, K). lam: weight of the rival term. Summed over the K attributes, averaged over the pairs.
     """
     return ((real - r) ** 2).sum(1).mean() + lam * (fake ** 2).sum(1).mean()
 
@@ -225,9 +241,8 @@ def gradient_penalty(R, x, fake, a, center):
 def lipschitz_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z R_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
-    Not in the paper. Labels know two classes, so R becomes a step between them, and G need only just cross
-    it, whatever v; an R that may not be steep is a ramp, which asks G for more. x: only for paper_head.
-    x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
+    Not in the paper; for photographs. Labels know two classes, so R becomes a step between them; an R that
+    may not be steep is a ramp. x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
     fx, fz = R.features(x).detach(), R.features(z)
@@ -240,8 +255,7 @@ def orthogonal_penalty(net):
     total = 0
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            filters_first = isinstance(layer, nn.Conv2d)  # a transposed one has (in, out)
-            w = (layer.weight if filters_first else layer.weight.transpose(0, 1)).flatten(1)
+            w = layer.weight.transpose(0, int(isinstance(layer, nn.ConvTranspose2d))).flatten(1)  # (out, ...)
             gram = w @ w.T
             total = total + (gram ** 2).sum() - (gram.diagonal() ** 2).sum()
     return total
@@ -260,7 +274,7 @@ class Run:
             torch.manual_seed(c.seed)  # decides the first weights, alike in all processes
             kind = PaperGenerator if c.paper_generator else Generator
             self.G = kind(len(c.attr), c.g_width, c.g_blocks).to(**place)
-            self.R = Ranker(len(c.attr), c.r_width, c.size, c.paper_head).to(**place)
+            self.R = Ranker(len(c.attr), c.r_width, c.size, c.head).to(**place)
         adam = dict(betas=(0.5, c.beta2), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
@@ -286,8 +300,8 @@ def uniform(run, *shape):
 
 
 def augmented(run, x):
-    """What R sees of pictures x (B, 3, H, W): all shifted alike by some pixels, so that patterns made for R's
-    strides gain nothing; with `colour` each in light and colours of its own, so that a tint gains nothing
+    """What R sees of x (B, 3, H, W): all shifted alike by some pixels, so that patterns that fit the grid of
+    R's strides gain nothing; with `colour` each in light and colours of its own, so that a tint gains nothing
     (DiffAugment, Zhao et al. 2020). May leave [-1, 1].
     """
     s, colour, (h, w) = run.config.shift, run.config.colour, x.shape[2:]
@@ -313,7 +327,7 @@ def update(net, optimizer, losses, grad_clip):
 
 
 def ranker_step(run, x, y, r, fake):
-    """One step of the ranker (Fig. 10): R(x, y) goes to r, R(x, fake) to 0; D(x) and D(y) to 1, D(fake) to 0.
+    """One step of R and D: each rank head learns r of (x, y), 0 of (x, fake); D 1 of x and y, 0 of fake.
 
     fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: ranker_gan;
     after the warm-up ranker_rank; and the penalties that have a weight, ranker_gp, ranker_lipschitz.
@@ -324,14 +338,16 @@ def ranker_step(run, x, y, r, fake):
         d_real, d_fake = R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)
         losses = {"ranker_gan": c.lam_g * ranker_gan_loss(d_real, d_fake)}
         if run.ranking:
-            rank_loss = ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), c.lam)
-            losses["ranker_rank"] = c.lam_rank * rank_loss
+            lams = c.lam, 4 * c.lam  # of two heads the second is the pair head: it must learn its 0 early
+            heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), lams)
+            each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
+            losses["ranker_rank"] = c.lam_rank * sum(each) / len(each)
     x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough, and not augmented)
     a = uniform(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     if c.lam_lip and run.ranking:
-        steepest = 12.8 / c.size  # (0.2 at 64 px; the same change of more pixels is a longer way)
+        steepest = 12.8 / c.size  # (0.2 at 64 px; the norm of a change grows with the size)
         losses["ranker_lipschitz"] = c.lam_lip * lipschitz_penalty(R, x, y, fake, a, steepest)
     update(R, run.opt_r, losses, c.grad_clip)
     return losses
@@ -346,7 +362,8 @@ def generator_step(run, x, v, fake, x_warped):
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
-        fx, ff = R.features(augmented(run, torch.cat([x, fake]))).chunk(2)
+        seen_x, seen_fake = augmented(run, torch.cat([x, fake])).chunk(2)
+        fx, ff = R.features(seen_x).detach(), R.features(seen_fake)  # (x needs no gradient)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.discriminate(ff)),
                   "generator_identity": c.lam_id * identity_loss(x, fake)}
         if c.lam_paint:
@@ -406,16 +423,17 @@ class Config:
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
-    lam: float = setting(1.2, "lambda, Eq. 5a: weight of R's 0 for generated pairs [0.5]")
+    lam: float = setting(0.5, "lambda, Eq. 5a: weight of the 0 of generated pairs [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
-    lam_id: float = setting(8.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
-    lam_lip: float = setting(20.0, "weight of the penalty on a steep R [not in the paper]")
+    lam_lip: float = setting(0.0, "weight of the penalty on a steep R [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4) ...
     paper_generator: bool = setting(False, "G is Table 3's: it draws the picture anew [yes]")
-    paper_head: bool = setting(False, "R's head is Table 4's and sees pairs, not a picture's score [yes]")
+    head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
+                        choices=("both", "score", "pair", "paper"))
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
     g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
     r_width: int = setting(32, "filters of R's first layer [64]", 1, 1024)
@@ -427,13 +445,12 @@ class Config:
     gp_center: float = setting(0.0, "norm that it asks of D's gradient: 0 makes D smooth [1]")
     lam_o: float = setting(0.0, "weight of the orthogonal penalty [1e-6]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    ties: float = setting(0.2, "share of real pairs with r = 0 (Remark 1), K = 1 only [not stated]", 0, 1)
     shift: int = setting(3, "R sees a batch shifted by up to so many pixels [none]", 0, 256)
     colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
     # ... and optimisation
-    beta2: float = setting(0.99, "Adam's beta 2; beta 1 is 0.5 [0.999]", 0, 0.9999)
+    beta2: float = setting(0.999, "Adam's beta 2; beta 1 is 0.5 [0.999]", 0, 0.9999)
     lr_decay_start: float = setting(0.2, "share of STEPS at which rates begin to fall to 0 [1]", 0, 1)
-    grad_clip: float = setting(10.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
+    grad_clip: float = setting(0.0, "longest gradient of a player: no bad batch can ruin it; 0: any [none]")
 
     def __post_init__(self):
         self.attr = (self.attr,) if isinstance(self.attr, str) else tuple(self.attr)
@@ -445,16 +462,16 @@ class Config:
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. Where it is silent we chose steps, warmup, ties and lam_id (a warm-up needs
-# a reconstruction); and, in the code, R's first weights, x and y as D's real pictures, every second pair for
-# the penalty, and pairs balanced and mirrored.
+# "paper": Sec. 4, Tables 3 and 4. The paper gives no steps, warmup and lam_id (in the warm-up nothing else
+# ties G(x, v) to x); nor, in the code, R's first weights, D's real pictures, x and y, a penalty of every
+# second pair, and pairs balanced and mirrored.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=6000, lam=0.5, lam_paint=0.0, colour=1.0),
-    "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, paper_head=True,
-                  g_width=64, g_blocks=6, r_width=64, lam=0.5, lam_g=0.5, lam_c=2.5, lam_gp=150.0,
-                  gp_center=1.0, lam_o=1e-6, lam_id=10.0, lam_paint=0.0, lam_lip=0.0, ties=0.0, shift=0,
-                  lr_g=5e-5, lr_r=1e-5, beta2=0.999, lr_decay_start=1.0, grad_clip=0.0)}
+    "photo": dict(steps=6000, head="score", lam_id=8.0, lam_paint=0.0, lam_lip=20.0, colour=1.0, beta2=0.99,
+                  grad_clip=10.0),
+    "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
+                  g_width=64, g_blocks=6, r_width=64, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0,
+                  lam_o=1e-6, lam_id=10.0, lam_paint=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
 
 
 # ============================================================================================================
@@ -736,8 +753,6 @@ def parse(argv, prog="trip.py"):
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")
     args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     args.config = Config(**PRESETS[args.preset or "small"] | args.given)
-    if "ties" in args.given and len(args.config.attr) > 1:
-        raise InputError("--ties is for one attribute: pairs that differ in one of several tie in others")
     if args.out == "":
         raise InputError("--out '': name a folder, as in --out runs/mine")
     args.out = Path(args.out) if args.out else Path("runs") / "_".join(args.config.attr)
@@ -802,7 +817,7 @@ def main(argv):
         if run.step and team.number == 0:
             eval.report(run, out, test_data)
 
-    losses = train(run, data.pairs(train_data, c.batch, run.rng, c.ties, run.device))
+    losses = train(run, data.pairs(train_data, c.batch, run.rng, run.device))
     tell = eval.progress(run)
     try:
         with stop_flag() as stopped:

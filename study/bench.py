@@ -94,7 +94,7 @@ def main(argv):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
     run = trip.Run(c, device)
     faces = data.faces(data.FACE_ATTRS[:len(c.attr)], c.size, n=max(64, c.batch))
-    once = trip.train(run, data.pairs(faces, c.batch, run.rng, c.ties, device)).__next__
+    once = trip.train(run, data.pairs(faces, c.batch, run.rng, device)).__next__
     for _ in range(3):  # the first ones are slow: choice of kernels
         once()
     with Counter() as counter:

@@ -47,10 +47,10 @@ from trip import InputError, setting  # noqa: E402
 
 # rival -> its defaults, where they are not trip.Config's. `steps`: what TRIP's default run has time for
 DEFAULTS = {
-    "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, beta2=0.999, grad_clip=5.0),
-    "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4, beta2=0.999),
-    "two-critics": dict(steps=1000),
-    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6)}
+    "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, grad_clip=5.0),
+    "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4, grad_clip=10.0),
+    "two-critics": dict(steps=1000, lam_id=8.0, beta2=0.99, grad_clip=10.0),
+    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6, beta2=0.99, grad_clip=10.0)}
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
 TRIPS = "g_width g_blocks r_width shift colour lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
@@ -254,7 +254,7 @@ class TwoCritics(Rival):
     nets = "G", "D", "ranker", "opt_g", "opt_r"
 
     def players(self, c, K):
-        return {name: trip.Ranker(K, c.r_width, c.size) for name in ("D", "ranker")}
+        return {name: trip.Ranker(K, c.r_width, c.size, "score") for name in ("D", "ranker")}
 
     def iterate(self, x, y, r):
         """A step of D (Eq. 6a), of the ranker, on real pairs only, and of G, which is to order two v of x."""
@@ -359,7 +359,9 @@ def restore(folder, device="cpu"):
 # ============================================================================================================
 # What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
 
-RANKERS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}  # name -> what its run changes against the default
+# TRIP's default in commit e3c4f7e, but for its ties, with which the rivals are compared
+FORMER = dict(head="score", lam=1.2, lam_id=8.0, lam_lip=20.0, beta2=0.99, grad_clip=10.0)
+RANKERS = {"TRIP": FORMER, "lambda = 0": FORMER | dict(lam=0.0)}  # name -> what its run changes
 CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
 
 

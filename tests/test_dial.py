@@ -29,7 +29,8 @@ def start(*attrs, **change):
     run = trip.Run(trip.Config(attr=attrs, size=32, g_width=4, r_width=4, **change))
     with torch.no_grad():
         run.G.paint.weight *= 100
-        run.R.rank_head[-1].weight *= 10
+        for head in run.R.rank_heads:
+            head[-1].weight *= 10
     return run
 
 

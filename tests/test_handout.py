@@ -40,12 +40,13 @@ FAULTS = {
         ("self.bias - mean", "self.bias - 0 * mean", "not taken off"),
         (".rsqrt()", ".reciprocal()", "not by its root"),
         ("self.weight * ", "", "scale left out")],
-    "trip.Ranker.rank": [
+    "trip.Ranker.each_head": [
         ("fy - fx", "fx - fy", "sign turned round"),
+        ("self.rank_heads]", "self.rank_heads][:1]", "its length"),
         ("fy - fx", "fy + fx", "sum of the features"),
-        ("self.rank_head(fy - fx)", "(self.rank_head(fy) - self.rank_head(fx))", "after the head")],
+        ("head(fy - fx)", "(head(fy) - head(fx))", "after the head")],
     "trip.Ranker.discriminate": [
-        ("gan_head", "rank_head", "the rank head"),
+        ("gan_head", "rank_heads[0]", "the rank head"),
         ("self.gan_head(fx)", "self.gan_head(self.features(fx))", "F once more")],
     "trip.ranker_rank_loss": [
         ("real - r", "real + r", "sign of r"),
@@ -105,13 +106,17 @@ FAULTS = {
         (".clamp(min=0) ** 2", ".clamp(min=0)", "without its square"),
         (".mean() for", ".sum() for", "a sum over the batch")],
     "trip.ranker_step": [
-        ("R.rank(fx, fy), r,", "R.rank(fx, fy), -r,", "sign of r"),
-        ("R.rank(fx, fy), r,", "R.rank(fy, fx), r,", "turned round, but not its r"),
-        ("R.rank(fx, fy), r,", "R.rank(torch.cat([fx, fy]), torch.cat([fy, fx])), torch.cat([r, -r]),",
-         "one way is enough"),
-        ("R.rank(fx, ff)", "R.rank(ff, fx)", "pair turned round"),
-        ("R.rank(fx, ff)", "R.rank(fy, ff)", "R(y, fake)"),
-        (", c.lam)", ", c.lam_rank)", "lam_rank in place of lam"),
+        ("(real, r,", "(real, -r,", "sign of r"),
+        ("R.each_head(fx, fy)", "R.each_head(fy, fx)", "turned round, but not its r"),
+        ("heads = zip(R.each_head(fx, fy),",
+         "r, both = torch.cat([r, -r]), (torch.cat([fx, fy]), torch.cat([fy, fx]));"
+         "heads = zip(R.each_head(*both),", "one way is enough"),
+        ("R.each_head(fx, ff)", "R.each_head(ff, fx)", "pair turned round"),
+        ("R.each_head(fx, ff)", "R.each_head(fy, ff)", "R(y, fake)"),
+        ("lams = c.lam,", "lams = c.lam_rank,", "lam_rank in place of lam"),
+        ("4 * c.lam", "c.lam", "lam itself"),
+        ("R.each_head(fx, fy), R.each_head(fx, ff)", "R.each_head(fx, fy)[:1] * 2, R.each_head(fx, ff)",
+         "the first head's"),
         ("R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)",
          "R.discriminate(ff), R.discriminate(torch.cat([fx, fy]))", "D(fake)"),
         ("torch.cat([fx, fy])", "fx", "D(x) alone"),
@@ -144,6 +149,7 @@ FAULTS = {
          "run.opt_g.zero_grad(); sum(losses.values()).backward(); run.opt_g.step()",
          "gradients left in the other player"),
         ("R.rank(fx, ff)", "R.rank(ff, fx)", "pair turned round"),
+        ("R.rank(fx, ff)", "R.each_head(fx, ff)[1]", "one head alone"),
         ("cls_target(v) if c.cls else v", "v", "without heed of cls"),
         ("cls_target(v) if c.cls else v", "-v", "-v as the target"),
         ("R.discriminate(ff)", "R.discriminate(fx)", "D(x)"),
@@ -432,7 +438,8 @@ def test_wrong_arguments_get_one_line_and_exit_code_2_and_write_nothing(argument
 
 def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, monkeypatch):
     monkeypatch.setattr(grader, "CHECK", 3)
-    deeds = {"Ranker.rank": "import sys; sys.exit(0)", "Ranker.discriminate": "print('x' * 10 ** 7); input()",
+    deeds = {"Ranker.each_head": "import sys; sys.exit(0)",
+             "Ranker.discriminate": "print('x' * 10 ** 7); input()",
              "ranker_rank_loss": "return real + lam * fake", "ranker_gan_loss": "import os; os._exit(0)",
              "generator_gan_loss": "print('a hint'); torch.set_grad_enabled(False); return 0",
              "generator_rank_loss": "import os; hasattr(os, 'fork') and os.fork()",
@@ -441,7 +448,7 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, mon
                                        for name, deed in deeds.items()))
     said = {test_grade.CHECKS[name].function: message for name, message in grade(path).items()}
     assert set(said) == {f"trip.{name}" for name in deeds if name != "generator_rank_loss"}
-    assert "SystemExit" in said["trip.Ranker.rank"]
+    assert "SystemExit" in said["trip.Ranker.each_head"]
     assert re.search("EOFError|OSError", said["trip.Ranker.discriminate"])
     assert "shape ()" in said["trip.ranker_rank_loss"] and "shape (2, 2)" in said["trip.ranker_rank_loss"]
     assert "exit code 0" in said["trip.ranker_gan_loss"]

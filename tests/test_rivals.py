@@ -307,17 +307,6 @@ def made_up():
             for v, mean in zip(V, means)]
 
 
-def test_the_table_of_both_rankers_shows_the_shape_of_each_dial():
-    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]]
-                       for line in study.judged_table(made_up()).split("\n")]
-    assert head[-3:] == ["std at +-1 / half the range", "half step", "jump"] and len(lines) == 2 * (1 + 2 + 1)
-    trip_s, fn, fn_own, relgan = lines[:4]
-    assert trip_s == ["TRIP", "TRIP", "a change", "-0.50 -0.25 +0.00 +0.25 +0.50", " ".join(["0.100"] * 5),
-                      "0.050", "0.010", "0.20", "0.50", "0.20"]
-    assert [fn[2], fn_own[2]] == ["a strength", "a change"] and fn[-2:] == ["1.00", "1.00"]
-    assert relgan[-3:] == ["", "", ""]
-
-
 def test_the_figure_of_both_rankers_shows_each_dial_in_its_codings():
     shown = [line.get_label() for line in study.fig_rivals(made_up()).axes[1].lines]
     assert shown[0] == "TRIP" and shown[1] == "fn" and shown[3:] == ["relgan", "v / 2"]

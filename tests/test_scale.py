@@ -44,7 +44,7 @@ def test_the_papers_preset_has_the_settings_of_its_section_4():
     c = trip.Config(**trip.PRESETS["paper"])
     assert (c.size, c.batch, c.lr_g, c.lr_r, c.beta2) == (256, 4, 5e-5, 1e-5, 0.999)
     assert (c.lam, c.lam_g, c.lam_c, c.lam_gp, c.lam_o) == (0.5, 0.5, 2.5, 150, 1e-6)
-    assert (c.paper_generator, c.paper_head, c.g_width, c.g_blocks, c.r_width) == (True, True, 64, 6, 64)
+    assert (c.paper_generator, c.head, c.g_width, c.g_blocks, c.r_width) == (True, "paper", 64, 6, 64)
     assert (c.cls, c.lam_rank, c.gp_center, c.lam_lip) == (False, 1, 1, 0)
     run = trip.Run(trip.Config(**SMALL, beta2=c.beta2))
     assert all(opt.defaults["betas"] == (0.5, 0.999) for opt in (run.opt_g, run.opt_r))
@@ -83,7 +83,7 @@ def test_options_overrule_a_preset_and_going_on_with_it_changes_only_what_is_typ
 
 def a_step(bf16):
     """An iteration: its losses, the gradients of R and of G as one vector each, and G(x, v)."""
-    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, grad_clip=0.0))
+    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, lam_lip=1.0))
     run.bf16, rng = bf16, torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 8, 3, 32, 32, generator=rng) / 2).tanh()
     v = 2 * torch.rand(8, 1, generator=rng) - 1

@@ -78,7 +78,7 @@ def test_a_fresh_ranker_heeds_generated_pairs_as_lambda_says():
 
     def weights(G, lam):
         rng = torch.Generator().manual_seed(0)
-        return study.fresh(data.pairs(few, 8, rng), G, rng, lam, True, 1.0, steps=3).features[0].weight
+        return study.fresh(data.pairs(few, 8, rng), G, rng, lam, "paper", 1.0, steps=3).features[0].weight
 
     for lam in (0.0, 1.0):
         same = torch.equal(weights(lambda x, v: x, lam), weights(lambda x, v: -x, lam))
@@ -98,7 +98,7 @@ def test_figures_show_every_variant(rows):
     assert len(fresh.lines) == 2 * len(study.HEADS) + 1
     assert all(len(line.get_xdata()) == len(study.LAMS) for line in fresh.lines[:6:2])
     assert [len(line.get_xdata()) for line in by_lam.lines[:2]] == 2 * [len(study.GROUPS["lambda"][1])]
-    assert len(over_time.lines) == 2 * 3 * len(study.LONGER) + 1
+    assert len(over_time.lines) == 2 * len(study.GROUPS["time"][1]) + 1
     assert all(len(line.get_xdata()) > 20 for line in over_time.lines[:-1])
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
 

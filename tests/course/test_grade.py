@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 EQUATIONS = {"data.pair_labels": "Sec. 3.1", "trip.SwitchNorm.forward": "SwitchNorm",
-             "trip.Ranker.rank": "Eq. 1", "trip.Ranker.discriminate": "D(x)",
+             "trip.Ranker.each_head": "Eq. 1", "trip.Ranker.discriminate": "D(x)",
              "trip.ranker_rank_loss": "Eq. 5a", "trip.generator_rank_loss": "Eq. 5b",
              "trip.ranker_gan_loss": "Eq. 6a", "trip.generator_gan_loss": "Eq. 6b",
              "trip.cycle_loss": "L_cycle", "trip.gradient_penalty": "L_gp",
@@ -23,7 +23,7 @@ EQUATIONS = {"data.pair_labels": "Sec. 3.1", "trip.SwitchNorm.forward": "SwitchN
              "trip.ranker_step": "ranker's step", "trip.generator_step": "generator's step",
              "trip.cls_target": "Eq. 3", "trip.identity_loss": "identity", "trip.orthogonal_penalty": "L_o"}
 # in the order of work, which is that of the notebook; tests/course/handout.py puts the chosen ones here
-GRADED = ["data.pair_labels", "trip.Ranker.rank", "trip.ranker_rank_loss", "trip.generator_rank_loss",
+GRADED = ["data.pair_labels", "trip.Ranker.each_head", "trip.ranker_rank_loss", "trip.generator_rank_loss",
           "trip.SwitchNorm.forward", "trip.Ranker.discriminate", "trip.ranker_gan_loss",
           "trip.generator_gan_loss", "trip.cycle_loss", "trip.gradient_penalty", "trip.lipschitz_penalty",
           "trip.ranker_step", "trip.generator_step"]
@@ -236,32 +236,36 @@ def in_training_the_running_averages_follow_the_batch_by_momentum(trip):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The two heads: features of two pictures are single numbers
+# R's heads: features of two pictures are single numbers
 
 def toy_ranker(trip):
     R = trip.Ranker.__new__(trip.Ranker)  # without its layers
     nn.Module.__init__(R)
     R.features = Layer(lambda x: 100 * x)
-    R.rank_head = Layer(lambda f: 1 + 2 * f.flatten(1) + f.flatten(1) ** 2)
+    R.rank_heads = nn.ModuleList([Layer(lambda f: 1 + 2 * f.flatten(1) + f.flatten(1) ** 2),
+                                  Layer(lambda f: 100 * f.flatten(1))])
     R.gan_head = Layer(lambda f: 5 - f.flatten(1))
     return R
 
 
-@grades("trip.Ranker.rank", points=2)
-def the_rank_head_reads_the_features_of_y_less_those_of_x(trip):
+@grades("trip.Ranker.each_head", points=2)
+def the_rank_heads_read_the_features_of_y_less_those_of_x(trip):
     fx, fy = pictures(2.0, 1.0, shape=(1, 1, 1)), pictures(4.0, 0.0, shape=(1, 1, 1))
-    expect(toy_ranker(trip).rank(fx, fy), [[9.0], [0.0]],
-           "F(x) = 2 and 1, F(y) = 4 and 0, rank_head(f) = 1 + 2 f + f^2",
+    case = "F(x) = 2 and 1, F(y) = 4 and 0, rank_heads f -> 1 + 2 f + f^2 and f -> 100 f; what "
+    said = toy_ranker(trip).each_head(fx, fy)
+    expect_equal(len(said), 2, f"{case}each_head gives, its length: one (B, K) for each head")
+    expect(said[0], [[9.0], [0.0]], f"{case}the first says",
            {"F(x) - F(y): the sign turned round": [[1.0], [4.0]], "the sum of the features": [[49.0], [4.0]],
             "F(y) alone": [[25.0], [1.0]], "F(x) alone": [[9.0], [4.0]],
             "a difference taken after the head, not before it": [[16.0], [-3.0]],
             "the GAN's head": [[3.0], [6.0]], "no head": [[2.0], [-1.0]]})
+    expect(said[1], [[200.0], [-100.0]], f"{case}the second says")
 
 
 @grades("trip.Ranker.discriminate", points=1)
 def the_gan_head_reads_the_features_of_one_picture(trip):
     expect(toy_ranker(trip).discriminate(pictures(1.0, 5.0, shape=(1, 1, 1))), [[4.0], [0.0]],
-           "F(x) = 1 and 5, gan_head(f) = 5 - f, rank_head(f) = 1 + 2 f + f^2, F(f) = 100 f",
+           "F(x) = 1 and 5, gan_head(f) = 5 - f, rank_heads[0](f) = 1 + 2 f + f^2, F(f) = 100 f",
            {"the rank head": [[4.0], [36.0]], "F once more": [[-95.0], [-495.0]], "no head": [[1.0], [5.0]]})
 
 
@@ -497,8 +501,8 @@ def the_lipschitz_penalty_can_be_learned_from(trip):
 
 # ------------------------------------------------------------------------------------------------------------
 # The steps. A picture is of one number: x = 1, 2, 3, y = 4, 5, 6, fake = 7, 8, 9 (for the ranker). What was
-# passed is seen easily: F(x) is the number, R(x, y) = 10 F(x) + F(y), so that 14 is the pair of 1 and 4.
-# Times w, which is 1.
+# passed is seen easily: F(x) is the number, R's first head says 10 F(x) + F(y), so that 14 is the pair of 1
+# and 4, times w, which is 1; its second head says 100 times as much.
 
 class ToyR(nn.Module):
     def __init__(self):
@@ -506,8 +510,11 @@ class ToyR(nn.Module):
         self.w = nn.Parameter(torch.tensor(1.0))
         self.features = Layer(lambda x: x.mean((1, 2, 3))[:, None])
 
-    def rank(self, fx, fy):
-        return self.w * (10 * fx + fy)
+    def each_head(self, fx, fy):
+        return [self.w * (10 * fx + fy), self.w * 100 * (10 * fx + fy)]
+
+    def rank(self, fx, fy):  # (not their mean: the numbers stay short)
+        return self.each_head(fx, fy)[0] + 1000 * self.w
 
     def discriminate(self, fx):
         return self.w * fx
@@ -560,7 +567,8 @@ def play(trip, stand_ins, step, ranking, **settings):
             warped = any(torch.is_tensor(u) and u.flatten(1).mean(1).tolist() == WARPED
                          for u in given.values())
             found = SimpleNamespace(**given, value=loss(**given))
-            calls[name + " of x_warped" * warped] = found
+            key = name + " of x_warped" * warped
+            calls[f"{key} of the second head" if key in calls else key] = found
             return found.value
         return call
 
@@ -635,11 +643,24 @@ def the_ranker_tells_real_from_generated_pictures(trip):
     expect(call.fake, fake, f"{case}; ranker_gan_loss's fake, D(fake)", {"D(x)": x, "D(y)": y})
 
 
+@grades("trip.ranker_step")
+def each_head_learns_by_itself_the_second_with_4_lambda(trip):
+    _, _, calls, case = ranker_plays(trip)
+    first = expect_call(calls, "ranker_rank_loss", case)
+    second = expect_call(calls, "ranker_rank_loss of the second head", case)
+    case += "; the second head says 100 times what the first says. ranker_rank_loss's second call,"
+    for name in ("real", "fake"):
+        expect(getattr(second, name), 100 * getattr(first, name), f"{case} {name}",
+               {"the first head's once more": getattr(first, name)})
+    expect(second.r, first.r, f"{case} r, as in the first")
+    expect_equal(second.lam, 4 * WEIGHTS["lam"], f"{case} lam", {"lam itself": WEIGHTS["lam"]})
+
+
 @grades("trip.ranker_step", points=2)
 def the_ranker_learns_r_of_real_pairs_and_0_of_generated_ones(trip):
     _, _, calls, case = ranker_plays(trip)
     call = expect_call(calls, "ranker_rank_loss", case)
-    case += ", and R(x, y) = 10 x + y"
+    case += ", and R's first head says 10 x + y"
     x, y, fake = torch.arange(1.0, 10.0).view(3, 3, 1)
     expect(call.fake, 10 * x + fake, f"{case}; ranker_rank_loss's fake, R(x, fake)",
            {"R(fake, x): the pair turned round": 10 * fake + x,
@@ -742,9 +763,11 @@ def the_generator_wants_the_answer_v(trip):
                               (True, [[4.0], [-8.0]], "cls_target(v), here 8 v")):
         _, _, calls, case = generator_plays(trip, cls=cls)
         call = expect_call(calls, "generator_rank_loss", case)
-        expect(call.fake, [[11.5], [21.0]],
-               f"{case}, and R(x, y) = 10 x + y; generator_rank_loss's fake, R(x, fake)",
-               {"R(fake, x): the pair turned round": [[16.0], [12.0]]})
+        expect(call.fake, [[1011.5], [1021.0]],
+               f"{case}, and R.rank says 1000 + 10 x + y; generator_rank_loss's fake, R(x, fake)",
+               {"R(fake, x): the pair turned round": [[1016.0], [1012.0]],
+                "one head alone, where R.rank is meant": [[11.5], [21.0]],
+                "one head alone, the second": [[1150.0], [2100.0]]})
         expect(call.v, target, f"{case}, cls = {cls}; generator_rank_loss's v, {name}",
                {"-v as the target": [[-0.5], [1.0]], "v, without heed of cls": [[0.5], [-1.0]],
                 "cls_target without cls": [[4.0], [-8.0]], "0, the ranker's target": [[0.0], [0.0]]})
@@ -799,9 +822,12 @@ def losses_have_their_weights(trip, plays, parts):
     _, losses, calls, case = plays(trip)
     expect_names(losses, parts, case)
     for name, (function, weight) in parts.items():
-        value = expect_call(calls, function, case).value.detach()
+        expect_call(calls, function, case)
+        heads = [calls[call] for call in (function, f"{function} of the second head") if call in calls]
+        value = sum(head.value.detach() for head in heads) / len(heads)
         expect(losses[name], WEIGHTS[weight] * value,
-               f"{case}; {name}, where {function} gave {text(value)} and {weight} = {WEIGHTS[weight]:g}",
+               f"{case}; {name}, where {function} gave {text(value)}{' on average' * (len(heads) > 1)} and "
+               f"{weight} = {WEIGHTS[weight]:g}",
                {f"{other} on the wrong term": WEIGHTS[other] * value for other in WEIGHTS if other != weight}
                | {f"{weight} left out": value})
 
