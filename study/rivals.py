@@ -359,7 +359,7 @@ def restore(folder, device="cpu"):
 # ============================================================================================================
 # What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
 
-# TRIP's default in commit e3c4f7e, but for its ties, with which the rivals are compared
+# TRIP's default in commit e3c4f7e, but for its ties: the rivals are compared with it
 FORMER = dict(head="score", lam=1.2, lam_id=8.0, lam_lip=20.0, beta2=0.99, grad_clip=10.0)
 RANKERS = {"TRIP": FORMER, "lambda = 0": FORMER | dict(lam=0.0)}  # name -> what its run changes
 CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v

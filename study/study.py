@@ -124,7 +124,8 @@ def parts_of(config):
 COLUMNS = ["group", "variant", "seed", "size", "steps", "options", "pair_accuracy", *ev.OUTPUTS,
            "gen_plus_std", "gen_zero_std", "gen_minus_std", "recon_l1", "aas", "aas_judge", "ssim_score",
            "frechet_resnet18", "fid", "ranker_pearson", "true_spearman", "true_spearman_asked",
-           "true_linearity", "true_range", "crossed", "leakage", "leakage_judge", "outside_l1", "seconds", "remark"]
+           "true_linearity", "true_range", "crossed", "leakage", "leakage_judge", "outside_l1", "seconds",
+           "remark"]
 
 
 def read_table(path):
@@ -293,7 +294,7 @@ def judge_rivals(groups, seeds=None, root=""):
 # Why one half: fresh rankers on a frozen generator
 
 LAMS = (0.0, 0.3, 0.6, 1.2, 2.4, 4.8)
-HEADS = {("table4", 1): "Table 4's head", ("table4", 0.5): "the same, half the rate",
+HEADS = {("paper", 1): "Table 4's head", ("paper", 0.5): "the same, half the rate",
          ("score", 1): "a score of each picture"}  # a ranker's head and its rate
 
 
@@ -350,7 +351,7 @@ def theory():
     rows = []
     for head, rate in HEADS:
         for lam in LAMS:
-            R = trained(lam, "paper" if head == "table4" else "score", rate)
+            R = trained(lam, head, rate)
             more, less = ev.in_parts(R, no[:n], yes[:n]), ev.in_parts(R, yes[:n], no[:n])
             real, level = (more - less).mean().item() / 2, (ev.in_parts(R, x, fake) * v).mean().item()
             if lam == 0:
@@ -571,7 +572,7 @@ def theory_table(rows):
         rho = fit_rho(lams, levels)
         lines += [[f"{label}: generated pairs", *(f"{u:.2f}" for u in levels)],
                   [f"one rho for all: {rho:.1f}", *(f"{levels[0] / (1 + lam * rho):.2f}" for lam in lams)]]
-        if (head, rate) == ("table4", 1):
+        if (head, rate) == ("paper", 1):
             predicted = [f"{row['predicted']:.2f}" for row in of]
             lines.append([f"rho of the discriminator: {of[0]['rho']:.1f}", *predicted])
         lines.append(["its real pairs", *(f"{row['real']:.2f}" for row in of)])
