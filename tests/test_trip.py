@@ -386,7 +386,7 @@ def test_R_sees_each_picture_in_colours_of_its_own():
 
 
 @pytest.mark.parametrize("settings, passes", [({}, 1), (dict(lam_c=1.0), 2)])
-def test_an_iteration_goes_thrice_through_F_and_once_through_G_or_twice_with_the_cycle(smiles, settings, passes):
+def test_an_iteration_goes_thrice_through_F_and_once_through_G_but_for_the_cycle(smiles, settings, passes):
     run, calls = tiny_run(lam_gp=0.0, lam_lip=0.0, **settings), []
     run.G.register_forward_hook(lambda *_: calls.append("G"))
     run.R.features.register_forward_hook(lambda *_: calls.append("F"))
