@@ -351,17 +351,14 @@ ENDINGS = ".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .avif .hei
 left_behind = re.compile(r"\..*|thumbs\.db|desktop\.ini|__MACOSX|@eaDir|\$RECYCLE\.BIN", re.I).fullmatch
 
 
-def read_picture(path, size, half=None, crop=None):
-    """The centre of a picture, or of a half of it (0, 1), or of a crop (left, top, side): (3, size, size)."""
+def read_picture(path, size, half=None):
+    """The centre of a picture, or of a half of it (0, 1): uint8 (3, size, size)."""
     picture = open_picture(path)
     if half is not None:
         w, h = picture.size
         if abs(w - 2 * h) > 2:
             raise InputError(f"{path}: it has {w} x {h} pixels, but a pair is twice as wide as high")
         picture = picture.crop((w // 2 * half, 0, w // 2 * (half + 1), h))
-    if crop:
-        left, top, side = crop
-        picture = picture.crop((left, top, left + side, top + side))
     picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 

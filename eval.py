@@ -29,6 +29,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -286,30 +287,37 @@ def report(run, out, test_data):
 
 
 def edit(run, out, images, strengths=None, crop=None):
-    """Apply the run to picture files of any size: the strip out/edit.png, the page out/edit.html. Returns 0.
+    """Apply the run to picture files of any size. Returns 0.
 
-    strengths: texts as --v takes them; None: LEVELS, of one attribute at a time. crop: see `framed`.
+    Writes each picture, whole, at each strength into out/edit/; and their squares as the strip out/edit.png
+    and the page out/edit.html. strengths: texts as --v takes them; None: LEVELS, of one attribute at a time.
+    crop: the square (left, top, side) that is changed; None: see `squares`.
     """
     c, K = run.config, len(run.config.attr)
     if strengths is None:
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
     else:
         rows = [strength(text, K) for text in strengths]
-    x = data.as_float(torch.stack([framed(path, c.size, crop) for path in images])).to(run.device)
+    found = [(path, square) for path in images for square in squares(path, crop, c.data.startswith("celeba"))]
+    side = max(c.size, min(256, max(square[2] for _, square in found)))  # of the strip's pictures
+    if c.paper_generator:
+        side = c.size
+        note("note: Table 3's generator draws pictures of the training's size: there will be no whole ones")
+    x = torch.cat([shrunk(cut_out(path, square), side) for path, square in found]).to(run.device)
     data.make_folder(out)
     if np.abs(rows).max() > 1:
         note("warning: a strength outside -1 .. 1 is one that the model never saw")
     if c.data == "faces":
         note("note: this run was trained on drawn faces; it cannot be expected to edit a photograph")
-    if c.data.startswith("celeba"):
-        note("note: this run knows upright faces, the eyes half way down and a quarter of the width apart; "
-             "frame yours alike, by --crop")
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     y = translate(run.G, x, torch.tensor(rows))
     put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))
     write_page(out / "edit.html", run, x)
-    page_too = f" and, with a slider, {out / 'edit.html'}" if PAGE.is_file() else ""
-    print(f"wrote {out / 'edit.png'}{page_too}")
+    if not c.paper_generator:
+        write_whole(run, out / "edit", found, rows)
+    page_too = f", with a slider {out / 'edit.html'}" if PAGE.is_file() else ""
+    whole_too = "" if c.paper_generator else f", and the whole pictures in {out / 'edit'}"
+    print(f"wrote {out / 'edit.png'}{page_too}{whole_too}")
     return 0
 
 
@@ -318,22 +326,126 @@ def note(text):
     print(text, file=sys.stderr)
 
 
-def framed(path, size, crop=None):
-    """A square of a picture file, uint8 (3, size, size). Says what is cut off.
+def squares(path, crop=None, look=False):
+    """The squares (left, top, side) of a picture file that are to be edited, in pixels of the upright picture.
 
-    crop: its left, top and side in pixels of the upright picture; None: the largest one in the centre.
+    crop: the one that the person names. Else, if we are to look for faces: one around each face, the largest
+    first. Else the largest in the centre. Says what is found and what is left as it is.
     """
-    w, h = data.open_picture(path).size
+    picture = data.open_picture(path)
+    (w, h), side = picture.size, min(picture.size)
     if crop:
         left, top, side = crop
         if min(left, top) < 0 or side < 1 or left + side > w or top + side > h:
             raise InputError(f"--crop {left} {top} {side}: LEFT TOP SIZE is no square within "
                              f"{path}, which has {w} x {h} pixels")
+        return [crop]
+    faces = find_faces(picture) if look else []
+    if faces:
+        note(f"{path}: {len(faces)} face{'s' * (len(faces) > 1)} found; --crop LEFT TOP SIZE takes another square")
+    elif look:
+        note(f"note: {path}: no face found, so the centre is taken; this run knows upright faces, the eyes half "
+             f"way down and a quarter of the width apart: frame yours alike, by --crop LEFT TOP SIZE")
     elif w != h:
-        sides = "left and the right" if w > h else "top and the bottom"
-        note(f"note: {path} has {w} x {h} pixels: {abs(w - h) / 2:g} at the {sides} are cut off; "
-             f"--crop LEFT TOP SIZE takes another square")
-    return data.read_picture(path, size, crop=crop)
+        note(f"note: {path} has {w} x {h} pixels: only the square in the centre is edited; --crop LEFT TOP SIZE "
+             f"takes another one")
+    return faces or [((w - side) // 2, (h - side) // 2, side)]
+
+
+def find_faces(picture):
+    """Squares (left, top, side) around the faces of a PIL picture, the largest first, framed as in CelebA-HQ.
+
+    OpenCV's box of a face is .648 of such a frame, its middle at (.502, .551) (medians of 300 pictures).
+    """
+    try:
+        import cv2
+        cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    except (ImportError, AttributeError):  # AttributeError: its version 5 has none
+        note('note: faces are looked for after pip install "opencv-python-headless<5"')
+        return []
+    small = picture.convert("L")
+    small.thumbnail((1000, 1000))  # of larger ones nothing more is seen
+    scale, least = picture.width / small.width, min(small.size) // 10
+    boxes = cascade.detectMultiScale(np.array(small), 1.1, 8, minSize=(least, least))
+    frames = []
+    for left, top, side, _ in sorted(np.array(boxes).tolist(), key=lambda box: -box[2]):
+        frame = side / 0.648
+        corner = left + side / 2 - 0.502 * frame, top + side / 2 - 0.551 * frame
+        frames.append(tuple(round(scale * u) for u in (*corner, frame)))
+    return frames
+
+
+def shrunk(x, side):
+    """Pictures (N, 3, H, W) at side x side pixels."""
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True).clamp(-1, 1)  # (for its rounding)
+
+
+def within(square, size):
+    """The columns and the rows of a square, as places in a picture of (width, height); mirrored beyond it."""
+    left, top, side = square
+    return [np.pad(np.arange(max(start, 0), min(start + side, n)), (max(0, -start), max(0, start + side - n)),
+                   "reflect") for start, n in zip((left, top), size)]
+
+
+def cut_out(picture, square):
+    """A square of a picture (a path or an array (h, w, 3)), float (1, 3, side, side) in [-1, 1]."""
+    pixels = picture if isinstance(picture, np.ndarray) else np.array(data.open_picture(picture))
+    columns, rows = within(square, pixels.shape[1::-1])
+    return data.as_float(torch.from_numpy(pixels[rows[:, None], columns]).permute(2, 0, 1)[None])
+
+
+def write_whole(run, folder, found, rows):
+    """Each picture at each strength, folder/NAME_v+1.00.jpg, changed in its squares and nowhere else.
+
+    found: of (path, square); rows: strengths. A picture keeps its size, its EXIF data and its colour profile; a
+    PNG stays one. Only files that this program has written are replaced: by the mark in their EXIF data.
+    """
+    data.make_folder(folder)
+    taken = set()
+    for path in dict.fromkeys(path for path, _ in found):
+        pixels, squares = np.array(data.open_picture(path)), [square for at, square in found if at == path]
+        with Image.open(path) as file:
+            exif, profile = file.getexif(), file.info.get("icc_profile") if file.mode[:3] == "RGB" else None
+            kind = "JPEG" if file.format in ("JPEG", "MPO", "HEIF") else "PNG"
+        exif.pop(0x0112, None)  # Orientation: it is upright now
+        exif[0x0131] = MARK
+        strengths = [",".join(f"{u:+.2f}" for u in row) for row in rows]
+
+        def files(name):
+            return [folder / f"{name}_v{v}.{'jpg' if kind == 'JPEG' else 'png'}" for v in strengths]
+
+        names = (f"{path.stem}{end}" for end in ("", *(f"-{i}" for i in range(2, 10 ** 6))))
+        name = next(name for name in names if name not in taken and all(map(ours, files(name))))
+        taken.add(name)
+        for target, row in zip(files(name), rows):
+            edited = pixels.copy()
+            for square in squares:
+                paste(run, edited, square, row)
+            data.write(target, lambda file: Image.fromarray(edited).save(
+                file, kind, quality=95, exif=exif, icc_profile=profile))
+
+
+MARK = "trip.py"  # as EXIF's "Software"
+
+
+def ours(path):
+    """Whether no file is at the path, or one that `write_whole` has written."""
+    with suppress(OSError, SyntaxError), Image.open(path) as file:
+        return file.getexif().get(0x0131) == MARK
+    return not path.exists()
+
+
+def paste(run, pixels, square, row):
+    """Edit a square of pixels, (h, w, 3), in place, by the strengths of `row`; its edges fade in."""
+    x = cut_out(pixels, square).to(run.device)
+    y = translate(run.G, x, torch.tensor([row]))[:, 0]
+    side = x.shape[-1]
+    fade = torch.arange(side, device=x.device)
+    fade = (12 * torch.minimum(fade, side - 1 - fade) / side).clamp(max=1)  # over a twelfth of the side
+    y = as_bytes(x + torch.minimum(fade, fade[:, None]) * (y - x))[0].permute(1, 2, 0).numpy()
+    (left, top, _), (h, w, _) = square, pixels.shape
+    a, b, c, d = max(left, 0), max(top, 0), min(left + side, w), min(top + side, h)
+    pixels[b:d, a:c] = y[b - top:d - top, a - left:c - left]
 
 
 def strength(text, K):
@@ -869,14 +981,15 @@ def dial_page(run, x, strengths=None):
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
     v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)
     y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W), the first dial fastest
-    curves, said = [[] for _ in attrs], []
+    curves, said, size = [[] for _ in attrs], [], run.config.size
 
     def add(k, kind, name, low, values):
         curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": values})
 
     if run.R:
         with torch.no_grad():
-            ranked = torch.cat([rank_all(run.R, *face) for face in zip(x.split(1), y.split(1))])
+            seen = ((shrunk(face, size), shrunk(faces, size)[None]) for face, faces in zip(x.split(1), y))
+            ranked = torch.cat([rank_all(run.R, *face) for face in seen])
         for k in range(len(attrs)):
             add(k, "guide", "", -1, v[:, k].expand(len(x), -1) / 2)
             add(k, "one", "R", -1, ranked[:, :, k])

@@ -94,10 +94,13 @@ class Generator(nn.Module):
     x: (B, 3, H, W), v: (B, K); the same shape as x returned. At v = 0 it is x, but for rounding. The layers
     get v as an input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without
     normalisation, whose statistics would tint what is to stay. An arrow of the flow moves 4 x 4 pixels.
+    size: of the pictures that the layers see. x of any other H and W is shrunk for them, and what they say is
+    enlarged for x: so skin and hair stay as sharp as they came.
     """
 
-    def __init__(self, K=1, width=16, blocks=3):
+    def __init__(self, K=1, width=16, blocks=3, size=64):
         super().__init__()
+        self.size = size
         channels = [width, 2 * width, 4 * width]
         c = channels[-1]
         self.act = nn.LeakyReLU(0.01)  # (plain ReLUs may die: then G stays as it is)
@@ -115,8 +118,13 @@ class Generator(nn.Module):
 
     def forward(self, x, v, parts=False):
         """parts: return x warped, before paint is added, as well."""
-        flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(x, v))
-        x_warped = warp(x, nn.functional.interpolate(0.1 * flow, x.shape[2:], mode="bilinear"))
+        small, resize = x, nn.functional.interpolate
+        if x.shape[2:] != (self.size, self.size):
+            small = resize(x, (self.size, self.size), mode="bilinear", antialias=True)
+        flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(small, v))
+        x_warped = warp(x, resize(0.1 * flow, x.shape[2:], mode="bilinear"))
+        if small is not x:
+            paint = resize(paint, x.shape[2:], mode="bicubic")
         picture = (x_warped + paint).clamp(-1, 1)
         return (picture, x_warped) if parts else picture
 
@@ -273,7 +281,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers (on the CPU) stay as they are
             torch.manual_seed(c.seed)  # decides the first weights, alike in all processes
             kind = PaperGenerator if c.paper_generator else Generator
-            self.G = kind(len(c.attr), c.g_width, c.g_blocks).to(**place)
+            self.G = kind(len(c.attr), c.g_width, c.g_blocks, c.size).to(**place)
             self.R = Ranker(len(c.attr), c.r_width, c.size, c.head).to(**place)
         adam = dict(betas=(0.5, c.beta2), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
@@ -516,10 +524,11 @@ class SwitchNorm(nn.Module):
 
 
 class PaperGenerator(nn.Module):
-    """Table 3, the paper's generator, which draws the whole picture anew; shapes as in Generator."""
+    """Table 3, the paper's generator, which draws the whole picture anew, of the training's size only."""
 
-    def __init__(self, K=1, width=64, blocks=6):
+    def __init__(self, K=1, width=64, blocks=6, size=256):
         super().__init__()
+        self.size = size
 
         def block(conv, channels):
             return [conv, SwitchNorm(channels), nn.ReLU(inplace=True)]
@@ -536,6 +545,9 @@ class PaperGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(c, 3, 7, 1, 3), nn.Tanh())
 
     def forward(self, x, v, parts=False):
+        if x.shape[2:] != (self.size, self.size):
+            raise InputError(f"Table 3's generator draws {self.size} x {self.size} pixels, not "
+                             f"{x.shape[3]} x {x.shape[2]}")
         picture = self.layers(condition(x, v)).float()  # (float: the layers may work in bf16)
         return (picture, picture) if parts else picture  # (nothing is warped, nothing painted over)
 

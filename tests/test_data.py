@@ -439,17 +439,18 @@ def corner(x):
     return [2 * (x[c, 0, 0].item() + 1) * 127.5 for c in (0, 1)]
 
 
-def test_edit_says_what_it_cuts_off_and_takes_the_square_that_crop_names(tmp_path, monkeypatch, capsys):
+def test_edit_says_what_it_leaves_and_takes_the_square_that_crop_names(tmp_path, monkeypatch, capsys):
     sizes = (400, 200), (200, 301), (200, 200)
     wide, tall, square = (coloured(tmp_path / f"{w} {h}.png", w, h) for w, h in sizes)
     x, said = edited(tmp_path, monkeypatch, capsys, wide, tall, square)
-    assert corner(x[0]) == pytest.approx([100, 0], abs=7) and corner(x[1]) == pytest.approx([0, 50], abs=7)
-    assert "has 400 x 200 pixels: 100 at the left and the right are cut off; --crop LEFT TOP SIZE" in said
-    assert "has 200 x 301 pixels: 50.5 at the top and the bottom" in said and said.count("cut off") == 2
+    assert x.shape[2:] == (200, 200)  # as it came, not as the layers see it
+    assert corner(x[0]) == pytest.approx([100, 0], abs=2) and corner(x[1]) == pytest.approx([0, 50], abs=2)
+    assert "has 400 x 200 pixels: only the square in the centre is edited; --crop LEFT TOP SIZE" in said
+    assert said.count("only the square") == 2
     x, said = edited(tmp_path, monkeypatch, capsys, wide, square, "--crop", "120", "40", "64")  # one for all
-    assert "cut off" not in said
+    assert "only the square" not in said
     for cropped in x:
-        assert corner(cropped) == pytest.approx([120, 40], abs=4)
+        assert corner(cropped) == pytest.approx([120, 40], abs=2)
         assert (cropped[:2, -1, -1] - cropped[:2, 0, 0]).tolist() == pytest.approx([62 / 255] * 2, abs=0.02)
 
 
@@ -461,10 +462,113 @@ def test_a_crop_that_leaves_the_picture_is_refused(crop, tmp_path, monkeypatch, 
     assert not (tmp_path / "edit.png").exists()
 
 
-@pytest.mark.parametrize("name, says", [("celeba-hq", True), ("lfwa", False), ("faces", False)])
-def test_edit_says_how_celeba_frames_its_faces(name, says, tmp_path, monkeypatch, capsys):
-    _, said = edited(tmp_path, monkeypatch, capsys, coloured(tmp_path / "me.png", 99, 99), data=name)
-    assert ("the eyes half way down" in said) == says
+def photograph(path, w, h, **options):
+    """A picture without sharp edges, so that JPEG keeps its colours."""
+    columns, rows = np.meshgrid(np.arange(w) * 255 // w, np.arange(h) * 255 // h)
+    Image.fromarray(np.dstack([columns, rows, 128 + 0 * rows]).astype(np.uint8)).save(path, **options)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+@pytest.fixture
+def vivid(tmp_path):
+    """A run whose generator paints strongly, in the folder `run`; and what applies it to pictures."""
+    run = trip.Run(trip.Config(**SMALL))
+    run.G.paint.bias.data.fill_(0.6)
+    (tmp_path / "run").mkdir()
+    trip.save(run, tmp_path / "run")
+    return lambda *options: trip.main(["--out", str(tmp_path / "run"), "--edit", *map(str, options)])
+
+
+def test_edit_gives_the_whole_picture_back_changed_in_its_square_only(vivid, tmp_path):
+    photograph(tmp_path / "me.png", 300, 200)
+    assert vivid(tmp_path / "me.png", "--v", "1", "0", "--crop", "100", "50", "120") == 0
+    assert sorted(os.listdir(tmp_path / "run" / "edit")) == ["me_v+0.00.png", "me_v+1.00.png"]
+    before = pixels(tmp_path / "me.png")
+    after = [pixels(tmp_path / "run" / "edit" / f"me_v+{v}.00.png") for v in (0, 1)]
+    assert np.array_equal(after[0], before)
+    change = np.abs(after[1] - before)
+    assert change[60:160, 110:210].min(-1).mean() > 30
+    assert change[50, 100:220].max() == change[50:170, 100].max() == 0  # no seam ...
+    assert np.abs(np.diff(change[:, 160].max(-1))).max() < 20
+    change[50:170, 100:220] = 0
+    assert not change.any()
+
+
+def test_an_edited_photograph_keeps_what_came_with_it_and_stands_upright(vivid, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Lens & Co."  # Orientation: turned by a quarter; Make
+    photograph(tmp_path / "me.jpeg", 300, 200, quality=95, exif=exif, icc_profile=b"a profile")
+    Image.new("L", (40, 40), 99).save(tmp_path / "grey.jpg", icc_profile=b"of grey")
+    assert vivid(tmp_path / "me.jpeg", tmp_path / "grey.jpg", "--v", "-0.5") == 0
+    with Image.open(tmp_path / "run" / "edit" / "me_v-0.50.jpg") as file:
+        assert file.format == "JPEG" and file.size == (200, 300) and file.info["icc_profile"] == b"a profile"
+        assert file.getexif()[0x010F] == "Lens & Co." and 0x0112 not in file.getexif()
+        assert np.abs(np.asarray(file)[:40].astype(int) - np.rot90(pixels(tmp_path / "me.jpeg"), -1)[:40]).max() < 8
+    with Image.open(tmp_path / "run" / "edit" / "grey_v-0.50.jpg") as file:  # (it is in colour now)
+        assert file.mode == "RGB" and "icc_profile" not in file.info
+
+
+def test_edit_replaces_no_file_but_its_own(vivid, tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        photograph(tmp_path / place / "me.png", 60 if place == "a" else 80, 60)
+    (tmp_path / "run" / "edit").mkdir()
+    photograph(tmp_path / "run" / "edit" / "me_v+1.00.png", 20, 20)  # somebody else's
+    for _ in range(2):  # the second time its own are written over
+        assert vivid(tmp_path / "a" / "me.png", tmp_path / "b" / "me.png", "--v", "1") == 0
+        sizes = {path.name: Image.open(path).size for path in (tmp_path / "run" / "edit").iterdir()}
+        assert sizes == {"me_v+1.00.png": (20, 20), "me-2_v+1.00.png": (60, 60), "me-3_v+1.00.png": (80, 60)}
+
+
+class Cascade:
+    """In OpenCV's place: it finds what stands in `boxes`."""
+    data, boxes = types.SimpleNamespace(haarcascades="folder/"), []
+
+    def CascadeClassifier(self, path):
+        assert path == "folder/haarcascade_frontalface_default.xml"
+        return self
+
+    def detectMultiScale(self, grey, factor, neighbours, minSize):
+        assert grey.dtype == np.uint8 and grey.ndim == 2 and max(grey.shape) <= 1000
+        return np.array(self.boxes, np.int32) if self.boxes else ()
+
+
+def test_edit_finds_faces_and_frames_them_as_celeba_hq_does(tmp_path, monkeypatch, capsys):
+    opencv = Cascade()
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    me = coloured(tmp_path / "me.png", 400, 200)
+    opencv.boxes = [[30, 60, 32, 32], [200, 20, 97, 97]]
+    x, said = edited(tmp_path, monkeypatch, capsys, me, data="celeba-hq")
+    assert "me.png: 2 faces found" in said and x.shape == (2, 3, 150, 150)  # 97 / .648, the larger one first
+    assert corner(x[1]) == pytest.approx([30 + 16 - 0.502 * 49, 60 + 16 - 0.551 * 49], abs=3)
+    assert x[0, 0, 75, 75] == pytest.approx((200 + 97 / 2) / 255 - 1, abs=0.03)
+    assert x[0, 1, 0, 75] > x[0, 1, 10, 75]  # beyond the upper border the picture is mirrored
+    x, said = edited(tmp_path, monkeypatch, capsys, me, "--crop", "0", "0", "60", data="celeba-hq")
+    assert "found" not in said and x.shape == (1, 3, 60, 60)
+    x, said = edited(tmp_path, monkeypatch, capsys, me, data="faces")
+    assert "found" not in said and len(x) == 1
+    opencv.boxes = []
+    x, said = edited(tmp_path, monkeypatch, capsys, me, data="celeba")
+    assert "no face found" in said and "the eyes half way down" in said and x.shape == (1, 3, 200, 200)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # not installed
+    assert 'pip install "opencv-python-headless<5"' in edited(tmp_path, monkeypatch, capsys, me, data="celeba")[1]
+
+
+def test_a_face_at_the_border_is_edited_there(vivid, tmp_path, monkeypatch):
+    photograph(tmp_path / "me.png", 100, 100)
+    monkeypatch.setattr(eval, "squares", lambda *_: [(-40, -30, 120)])
+    assert vivid(tmp_path / "me.png", "--v", "1") == 0
+    change = np.abs(pixels(tmp_path / "run" / "edit" / "me_v+1.00.png") - pixels(tmp_path / "me.png"))
+    assert change[:60, :50].mean() > 30 and not change[90:].any() and not change[:, 80:].any()
+
+
+def test_a_run_of_the_papers_generator_has_a_strip_only(tmp_path, monkeypatch, capsys):
+    me = coloured(tmp_path / "me.png", 100, 100)
+    x, said = edited(tmp_path, monkeypatch, capsys, me, paper_generator=True)
+    assert x.shape == (1, 3, 32, 32) and "the training's size" in said and not (tmp_path / "edit").exists()
 
 
 @pytest.mark.parametrize("kind, mode", [("uint16", "I;16"), ("int32", "I"), ("float32", "F")])

@@ -517,7 +517,7 @@ def test_the_files_of_a_run_are_those_that_the_programs_write(attrs, few, tmp_pa
     metrics = "ranker", "preservation", *["truth"] * known
     assert evaluate(capsys, out, other, "--metrics", *metrics)[0] == 0
     expected = {name for name in eval.files_of(attrs) if known or not name.startswith("truth")}
-    assert {path.name for path in out.iterdir()} == expected | {"trip.pt"}
+    assert {path.name for path in out.iterdir()} == expected | {"trip.pt", "edit"}
     if len(attrs) > 1:
         scores = json.loads((out / "eval.json").read_text())
         for name in ("ranker_pearson", "recon_l1"):

@@ -245,7 +245,7 @@ def test_the_score_head_is_a_difference_of_scores_and_the_pair_head_is_none():
 
 @pytest.mark.parametrize("kind", [trip.Generator, trip.PaperGenerator])
 def test_generator_gives_pixels_in_minus_1_to_1_and_heeds_v(kind):
-    G = kind(2, 4, 1)
+    G = kind(2, 4, 1, 32)
     x = numbers(2, 3, 32, 32)
     y, z = (G(x, torch.tensor([[1.0, second], [0.0, 1.0]])) for second in (0.0, 0.5))
     assert y.shape == x.shape and y.abs().max() <= 1
@@ -269,7 +269,7 @@ def test_a_picture_is_moved_by_its_flow():
 
 
 def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v():
-    G = trip.Generator(2, 4, 1)
+    G = trip.Generator(2, 4, 1, 32)
     x = numbers(3, 3, 32, 32).tanh() / 2
 
     def rows(*v):
@@ -289,6 +289,38 @@ def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v
     flow = nn.functional.interpolate(0.1 * flow, (32, 32), mode="bilinear")
     assert torch.allclose(x_warped, trip.warp(x, flow), atol=1e-5)
     assert torch.allclose(picture, (x_warped + paint).clamp(-1, 1), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def strong_G():
+    """A generator of 32 px and two attributes whose changes can be seen."""
+    G = trip.Generator(2, 4, 1, 32)
+    G.flow.weight.data *= 100
+    G.paint.weight.data *= 30
+    return G
+
+
+@pytest.mark.parametrize("h, w", [(32, 64), (64, 64), (37, 91), (20, 20)])
+def test_G_takes_pictures_of_any_size(strong_G, h, w):
+    x, v = numbers(2, 3, h, w).tanh().requires_grad_(), torch.tensor([[1.0, 0.0], [-0.4, 0.8]])
+    y = strong_G(x, v)
+    assert y.shape == x.shape and y.abs().max() <= 1
+    assert torch.allclose(strong_G(x, 0 * v), x, atol=1e-4)  # also at the edges, where bicubic overshoots
+    gradient, = torch.autograd.grad(((y - x) ** 2).sum(), x)
+    assert gradient.isfinite().all() and gradient.any()
+
+
+def test_a_picture_enlarged_edited_and_shrunk_again_is_the_small_one_edited(strong_G, smiles):
+    small, v = data.as_float(smiles[1].images[:4]), torch.tensor([[1.0, -0.5]]).expand(4, -1)
+    large = nn.functional.interpolate(small, (128, 128), mode="bicubic").clamp(-1, 1)
+    edited = strong_G(small, v)
+    back = nn.functional.interpolate(strong_G(large, v), (32, 32), mode="area")
+    assert (back - edited).abs().mean() < (edited - small).abs().mean() / 2
+
+
+def test_the_papers_generator_says_that_it_draws_one_size():
+    with pytest.raises(data.InputError, match="draws 32 x 32 pixels, not 40 x 32"):
+        trip.PaperGenerator(1, 4, 1, 32)(numbers(1, 3, 32, 40), torch.ones(1, 1))
 
 
 def test_G_starts_near_the_identity_and_soon_moves(smiles):
@@ -810,7 +842,7 @@ def test_edit_writes_a_strip_and_a_page_of_any_pictures(trained, tmp_path, capsy
     assert width > height and "edit.png" in said.out
     assert "drawn faces" in said.err and "never saw" not in said.err
     assert trip.main([*edit, "--v", "1.5"]) == 0 and "never saw" in capsys.readouterr().err
-    assert set(contents(tmp_path)) == {"trip.pt", "grey.png", "edit.png", "edit.html"}
+    assert set(os.listdir(tmp_path)) == {"trip.pt", "grey.png", "edit.png", "edit.html", "edit"}
     assert (tmp_path / "edit.html").read_text().count("<figure>") == 1
 
 
