@@ -327,7 +327,7 @@ def note(text):
 
 
 def squares(path, crop=None, look=False):
-    """The squares (left, top, side) of a picture file that are to be edited, in pixels of the upright picture.
+    """The squares (left, top, side) of a picture file that are edited, in pixels of the upright picture.
 
     crop: the one that the person names. Else, if we are to look for faces: one around each face, the largest
     first. Else the largest in the centre. Says what is found and what is left as it is.
@@ -341,28 +341,29 @@ def squares(path, crop=None, look=False):
                              f"{path}, which has {w} x {h} pixels")
         return [crop]
     faces = find_faces(picture) if look else []
+    name = "--crop LEFT TOP SIZE takes another square"
     if faces:
-        note(f"{path}: {len(faces)} face{'s' * (len(faces) > 1)} found; --crop LEFT TOP SIZE takes another square")
+        note(f"{path}: {len(faces)} face{'s' * (len(faces) > 1)} found; {name}")
     elif look:
-        note(f"note: {path}: no face found, so the centre is taken; this run knows upright faces, the eyes half "
-             f"way down and a quarter of the width apart: frame yours alike, by --crop LEFT TOP SIZE")
+        why = "none found" if faces == [] else 'to have it found: pip install "opencv-python-headless<5"'
+        note(f"note: {path}: the face is taken to be in the centre ({why}): upright, the eyes half way down "
+             f"and a quarter of the width apart; {name}")
     elif w != h:
-        note(f"note: {path} has {w} x {h} pixels: only the square in the centre is edited; --crop LEFT TOP SIZE "
-             f"takes another one")
+        note(f"note: {path} has {w} x {h} pixels: only the square in the centre is edited; {name}")
     return faces or [((w - side) // 2, (h - side) // 2, side)]
 
 
 def find_faces(picture):
-    """Squares (left, top, side) around the faces of a PIL picture, the largest first, framed as in CelebA-HQ.
+    """Squares (left, top, side) around the faces of a PIL picture, framed as in CelebA-HQ, the largest first.
 
-    OpenCV's box of a face is .648 of such a frame, its middle at (.502, .551) (medians of 300 pictures).
+    OpenCV's box of a face is .648 of such a frame, its middle at (.502, .551) (medians of 300 pictures). None
+    where OpenCV, or its cascade, which version 5 has not, is missing.
     """
     try:
         import cv2
         cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-    except (ImportError, AttributeError):  # AttributeError: its version 5 has none
-        note('note: faces are looked for after pip install "opencv-python-headless<5"')
-        return []
+    except (ImportError, AttributeError):
+        return None
     small = picture.convert("L")
     small.thumbnail((1000, 1000))  # of larger ones nothing more is seen
     scale, least = picture.width / small.width, min(small.size) // 10
@@ -383,8 +384,8 @@ def shrunk(x, side):
 def within(square, size):
     """The columns and the rows of a square, as places in a picture of (width, height); mirrored beyond it."""
     left, top, side = square
-    return [np.pad(np.arange(max(start, 0), min(start + side, n)), (max(0, -start), max(0, start + side - n)),
-                   "reflect") for start, n in zip((left, top), size)]
+    return [np.pad(np.arange(max(at, 0), min(at + side, n)), (max(0, -at), max(0, at + side - n)), "reflect")
+            for at, n in zip((left, top), size)]
 
 
 def cut_out(picture, square):
@@ -397,8 +398,8 @@ def cut_out(picture, square):
 def write_whole(run, folder, found, rows):
     """Each picture at each strength, folder/NAME_v+1.00.jpg, changed in its squares and nowhere else.
 
-    found: of (path, square); rows: strengths. A picture keeps its size, its EXIF data and its colour profile; a
-    PNG stays one. Only files that this program has written are replaced: by the mark in their EXIF data.
+    found: of (path, square); rows: strengths. A picture keeps its size, EXIF data and colour profile; a PNG
+    stays one. Only files that this program has written are replaced: by the mark in their EXIF data.
     """
     data.make_folder(folder)
     taken = set()

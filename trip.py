@@ -591,7 +591,8 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
         if strange:  # (a default in the place of a missing one would make it another run)
             raise ValueError(f"it differs in the settings {', '.join(sorted(map(str, strange)))}")
         run = kind(settings(**state["config"]), device)
-        for name in nets:
+        run.can_go_on = any(name[:4] == "opt_" for name in state)  # else it is stored to be applied only
+        for name in nets if run.can_go_on else [name for name in nets if name[:4] != "opt_"]:
             if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
                 state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
@@ -748,11 +749,11 @@ def parse(argv, prog="trip.py"):
     mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
     mode.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
     mode.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE", help="don't train: apply the run in "
-                      "--out to these pictures, and write edit.png there")
+                      "--out to these pictures, and write them to edit/ there, whole and at their own size")
     add("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
         "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
-    add("--crop", nargs=3, type=int, metavar=("LEFT", "TOP", "SIZE"), help="the square that --edit takes of "
-        "the pictures, in pixels (default: the largest, in the centre)")
+    add("--crop", nargs=3, type=int, metavar=("LEFT", "TOP", "SIZE"), help="the square that --edit changes, "
+        "in pixels (default: one around each face, by a run of CelebA; else the largest in the centre)")
     settings = made.add_argument_group("settings (in square brackets: the paper's value)")
     for f in fields(Config):
         kind = (dict(nargs="+", metavar="NAME") if f.type is tuple else
@@ -779,6 +780,8 @@ def open_run(args, device):
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
         return Run(args.config, device)
     run = restore(out, device)
+    if args.resume and not run.can_go_on:
+        raise InputError(f"the run in {out} is stored without its optimisers: it can --edit, but not go on")
     of_presets = {name for preset in PRESETS.values() for name in preset} if args.preset else set()
     for name in [f.name for f in fields(Config) if f.name in of_presets | args.given.keys()]:
         there, asked = getattr(run.config, name), getattr(args.config, name)

@@ -846,6 +846,20 @@ def test_edit_writes_a_strip_and_a_page_of_any_pictures(trained, tmp_path, capsy
     assert (tmp_path / "edit.html").read_text().count("<figure>") == 1
 
 
+def test_a_run_stored_to_be_applied_only_says_so(trained, tmp_path, capsys):
+    run = trip.restore(trained)
+    run.G.half(), run.R.half()
+    trip.save(run, tmp_path, ("G", "R"))
+    assert (tmp_path / "trip.pt").stat().st_size < (trained / "trip.pt").stat().st_size / 3
+    x = numbers(2, 3, 32, 32).tanh()
+    (G, R, _), (G_whole, R_whole, _) = trip.load(tmp_path), trip.load(trained)
+    assert torch.allclose(G(x, torch.ones(2, 1)), G_whole(x, torch.ones(2, 1)), atol=0.01)
+    assert torch.allclose(R(x[:1], x[1:]), R_whole(x[:1], x[1:]), atol=0.01)
+    assert trip.main(["--out", str(tmp_path), "--edit", str(trained / "samples.png"), "--v", "1"]) == 0
+    assert trip.main(["--out", str(tmp_path), "--resume"]) == 2
+    assert "stored without its optimisers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options, says", [
     ("--attr smiel", "nearest are 'smile'"),
     ("--attr smile smile", "twice"),
