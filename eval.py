@@ -298,7 +298,7 @@ def edit(run, out, images, strengths=None, crop=None):
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
     else:
         rows = [strength(text, K) for text in strengths]
-    found = [(path, square) for path in images for square in squares(path, crop, c.data.startswith("celeba"))]
+    found = [(path, square) for path in images for square in squares(path, crop, framed(c))]
     side = max(c.size, min(256, max(square[2] for _, square in found)))  # of the strip's pictures
     if c.paper_generator:
         side = c.size
@@ -319,6 +319,11 @@ def edit(run, out, images, strengths=None, crop=None):
     whole_too = "" if c.paper_generator else f", and the whole pictures in {out / 'edit'}"
     print(f"wrote {out / 'edit.png'}{page_too}{whole_too}")
     return 0
+
+
+def framed(config):
+    """Whether the data set's pictures are faces framed as CelebA-HQ frames them (CelebA's nearly so)."""
+    return config.data.startswith("celeba")
 
 
 def note(text):
@@ -929,13 +934,18 @@ def fig_truth(result):
 # ------------------------------------------------------------------------------------------------------------
 # The dial: a page that moves
 
-PAGE = Path(__file__).resolve().parent / "study" / "page.html"  # the template
+PAGE, LIVE = (Path(__file__).resolve().parent / "study" / name for name in ("page.html", "dial.html"))
 WEBP = 16383  # pixels: a file is no wider and no higher
 
 
 def as_bytes(pictures):
     """Pixels in [-1, 1] as uint8, on the CPU."""
     return ((pictures.cpu() + 1) * 127.5).round().byte()
+
+
+def rounded(values):
+    """Numbers (N, M) as lists for JSON."""
+    return [[round(u, 2) for u in row] for row in torch.as_tensor(values).tolist()]
 
 
 def page(title, words, pictures, dials, quality=90):
@@ -955,7 +965,7 @@ def page(title, words, pictures, dials, quality=90):
     sprite = Image.fromarray(tiled(faces.unflatten(0, (-1, n))))
     sprite.save(file := io.BytesIO(), "WebP", quality=quality)
     for curve in (curve for dial in dials for curve in dial["curves"]):
-        curve["values"] = [[round(u, 2) for u in row] for row in torch.as_tensor(curve["values"]).tolist()]
+        curve["values"] = rounded(curve["values"])
     dials = [dial | {"name": html.escape(dial["name"])} for dial in dials]
     slider = '<label>{} <input type="range" min="0" max="{}" value="{}"><output></output></label>\n'
     plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
@@ -971,21 +981,21 @@ def page(title, words, pictures, dials, quality=90):
     return re.sub("@([a-z]+)@", lambda mark: str(marks[mark[1]]), PAGE.read_text(encoding="utf-8"))
 
 
-def dial_page(run, x, strengths=None):
-    """The page of the dial: a slider for the run's attribute, 21 places, or two for the first two, 9 each.
+def dial_curves(run, x, n, strengths):
+    """What is said of faces x (N, 3, H, W) at n places of each of the first two dials, for `page`.
 
-    x: float (N, 3, H, W), on the run's device. strengths: the judge of drawn faces, if their truth is shown.
+    Returns the places v (n or n^2, K), the first dial fastest; y (N, n or n^2, 3, H, W); for each dial a list
+    of curves; and words below them. strengths: the judge of drawn faces, if their truth is shown.
     """
-    attrs = run.config.attr[:2]
-    n, digits, quality = (21, 1, 90) if len(attrs) == 1 else (9, 2, 70)
+    attrs, size = run.config.attr[:2], run.config.size
     us = torch.linspace(-1, 1, n).double().round(decimals=2) + 0.0  # (no -0.0)
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
     v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)
-    y = translate(run.G, x, v)  # (N, n or n^2, 3, H, W), the first dial fastest
-    curves, said, size = [[] for _ in attrs], [], run.config.size
+    y = translate(run.G, x, v)
+    curves, said = [[] for _ in attrs], []
 
     def add(k, kind, name, low, values):
-        curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": values})
+        curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": rounded(values)})
 
     if run.R:
         with torch.no_grad():
@@ -1001,10 +1011,45 @@ def dial_page(run, x, strengths=None):
             add(k, "two", "strength", 0, seen[:, :, data.FACE_ATTRS.index(attr)])
         said.append('<span class="two">the true strength, from 0 to 1</span>, as a judge reads it')
     words = f"Below each picture x, against v: {' and '.join(said)}." if said else ""
-    dials = [{"name": utf_8(attr).replace("_", " "), "places": [f"{u:+.{digits}f}" for u in us],
-              "start": n // 2, "curves": shown} for attr, shown in zip(attrs, curves)]
-    title = " and ".join(dial["name"] for dial in dials)
-    return page(f"{title}, from less to more", words, y, dials, quality)
+    return v, y, curves, words
+
+
+def dial_page(run, x, strengths=None):
+    """The page of the dial, of pictures made beforehand: a slider of 21 places, or two of 9, see `page`."""
+    n, digits, quality = (21, 1, 90) if len(run.config.attr) == 1 else (9, 2, 70)
+    v, y, curves, words = dial_curves(run, x, n, strengths)
+    dials = [{"name": name, "places": [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0], "start": n // 2,
+              "curves": of} for name, of in zip(dial_names(run), curves)]
+    return page(title_of(run), words, y, dials, quality)
+
+
+def dial_names(run):
+    return [utf_8(attr).replace("_", " ") for attr in run.config.attr]
+
+
+def title_of(run):
+    return f"{' and '.join(dial_names(run)[:2])}, from less to more"
+
+
+def live_page(run, x, strengths=None):
+    """The page that computes G by itself, for any v and any picture that is dropped onto it: study/dial.html.
+
+    x: float (N, 3, H, W), on the run's device, the pictures it begins with. G: a trip.Generator.
+    """
+    c, n = run.config, 21 if len(run.config.attr) == 1 else 9
+    _, _, curves, words = dial_curves(run, x, n, strengths)
+    weights = run.G.state_dict()
+    halves = torch.cat([w.detach().cpu().flatten().half() for w in weights.values()]).numpy().astype("<f2")
+    faces = []
+    for picture in as_bytes(x):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file := io.BytesIO(), "WebP", quality=90)
+        faces.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
+    model = {"title": title_of(run), "attrs": dial_names(run), "size": c.size, "blocks": len(run.G.blocks),
+             "shapes": [[name, list(w.shape)] for name, w in weights.items()], "faces": faces, "places": n,
+             "dials": curves if len(c.attr) < 3 else [], "words": words, "faces_framed": framed(c),
+             "weights": base64.b64encode(halves.tobytes()).decode()}
+    filling = json.dumps(model).replace("<", "\\u003c")  # (no tag can begin in it)
+    return LIVE.read_text(encoding="utf-8").replace("@model@", filling)
 
 
 def moving_picture(G, x, attrs, side=160, n=24):
@@ -1031,10 +1076,11 @@ def moving_picture(G, x, attrs, side=160, n=24):
 
 def write_page(path, run, x, strengths=None):
     """The page of the dial, if its template is there: no run is lost without it."""
-    if PAGE.is_file():
-        put(path, dial_page(run, x, strengths))
+    template, make = (LIVE, live_page) if hasattr(run.G, "changes") else (PAGE, dial_page)
+    if template.is_file():
+        put(path, make(run, x, strengths))
     else:
-        note(f"note: {path} is left out: its template {PAGE} is missing")
+        note(f"note: {path} is left out: its template {template} is missing")
 
 
 def write_dial(run, out, test_data, strengths=None):

@@ -118,7 +118,7 @@ def test_a_run_without_a_ranker_has_a_page_of_pictures_alone():
 
 
 def test_without_its_template_the_page_is_left_out_with_a_word(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(eval, "PAGE", tmp_path / "page.html")
+    monkeypatch.setattr(eval, "LIVE", tmp_path / "live.html")
     eval.write_page(tmp_path / "dial.html", start("smile"), faces(1))
     assert not list(tmp_path.iterdir()) and "dial.html is left out" in capsys.readouterr().err
 
@@ -178,6 +178,209 @@ def test_in_a_browser_the_slider_turns_the_faces(attrs, tmp_path):
     assert turned["shown"] == (["+0.5"] if one else ["+0.50", "+1.00"])
     assert f"picture 2 at {','.join(turned['shown'])}:" in turned["label"]
     assert turned["said"].split()[-1] in turned["label"]
+
+
+class Browser:
+    """A page in headless Chromium, spoken to by the DevTools protocol through a pipe."""
+
+    def __init__(self, page, folder):
+        (folder / "page.html").write_text(page, encoding="utf-8")
+        (theirs, self.to), (self.back, answers) = os.pipe(), os.pipe()
+
+        def pipes():
+            os.dup2(os.dup(theirs), 3)
+            os.dup2(os.dup(answers), 4)
+
+        self.process = subprocess.Popen(
+            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
+             f"--user-data-dir={folder / 'browser'}"], preexec_fn=pipes, pass_fds=(3, 4),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(theirs), os.close(answers)
+        self.number, self.read, self.session, self.events = 0, b"", {}, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+        for domain in ("Runtime", "Log", "Network", "Page"):
+            self.call(f"{domain}.enable")
+        self.call("Page.navigate", url=(folder / "page.html").as_uri())
+        self("new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))")
+
+    def call(self, method, **params):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": params} | self.session
+        os.write(self.to, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self.read:
+                part = os.read(self.back, 2 ** 20)
+                assert part, "the browser has ended"
+                self.read += part
+            first, self.read = self.read.split(b"\0", 1)
+            answer = json.loads(first)
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def __call__(self, code):
+        """The value of an expression, or of the promise that it is."""
+        found = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def complaints(self):
+        """What was said on the console, and what was fetched, beside the page itself."""
+        said = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
+        fetched = [event for event in self.events if event["method"] == "Network.requestWillBeSent"
+                   and not re.match("data:|blob:|.*page.html$", event["params"]["request"]["url"])]
+        return fetched + [event for event in self.events if event["method"] in said]
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.to), os.close(self.back)
+
+
+@pytest.fixture
+def browse(tmp_path):
+    if not BROWSER:
+        pytest.skip("no Chromium here")
+    opened = []
+
+    def browse(page):
+        opened.append(Browser(page, tmp_path))
+        return opened[-1]
+
+    yield browse
+    for browser in opened:
+        browser.close()
+
+
+def text_of(pixels):
+    """Pixels, uint8 (H, W, 3), as base64 of RGBA."""
+    whole = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    return base64.b64encode(whole.tobytes()).decode()
+
+
+def pixels_of(text, h, w):
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(h, w, 4)[..., :3].astype(int)
+
+
+IN_TEXT = """const inText = bytes => { let text = ""; for (const u of bytes) text += String.fromCharCode(u);
+  return btoa(text); };"""
+
+
+@pytest.mark.parametrize("attrs", [("smile",), ("smile", "frown", "beard")])
+def test_the_page_computes_what_the_generator_computes(attrs, browse, smooth):
+    run = start(*attrs)
+    with torch.no_grad():
+        run.G.flow.weight *= 50
+    browser = browse(eval.live_page(run, faces(2)))
+    v = [0.7, -1.0, 0.3][:len(attrs)]
+    for side in (32, 20, 100):
+        picture = smooth(side, side)
+        code = f"""(() => {{ {IN_TEXT}
+            const pixels = Uint8Array.from(atob("{text_of(picture)}"), u => u.charCodeAt(0));
+            const W = weightsOf(model.weights, model.shapes);
+            return inText(edited(W, model.size, model.blocks, pixels, {side}, {v})); }})()"""
+        wanted = edited_by(run, data.as_float(torch.tensor(picture).permute(2, 0, 1)[None]), v)
+        found = pixels_of(browser(code), side, side)
+        assert np.abs(wanted - picture).mean() > 8 and np.abs(found - wanted).max() <= 2
+    assert not browser.complaints()
+
+
+@pytest.fixture
+def smooth():
+    def smooth(h, w):
+        """A picture without sharp edges, uint8 (h, w, 3)."""
+        columns, rows = np.meshgrid(np.linspace(0, 6, w), np.linspace(0, 6, h))
+        waves = [np.sin(columns + i) * np.cos(rows - i) for i in range(3)]
+        return (127.5 + 90 * np.dstack(waves)).astype(np.uint8)
+    return smooth
+
+
+SETTLED = "new Promise(done => { const look = () => busy ? setTimeout(look, 20) : done(); setTimeout(look, 50); })"
+SHOWN = f"(() => {{ {IN_TEXT} return inText(pen.getImageData(0, 0, view.width, view.height).data); }})()"
+
+
+def decoded(file):
+    """A picture file as G takes it, float (1, 3, H, W)."""
+    return data.as_float(torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None])
+
+
+def edited_by(run, x, v):
+    """G(x, v) as pixels (H, W, 3)."""
+    return eval.as_bytes(eval.translate(run.G, x, [v])[0, 0]).permute(1, 2, 0).numpy().astype(int)
+
+
+def test_the_pages_slider_turns_a_face_and_tells_what_the_ranker_says(browse):
+    run, x = start("smile"), faces(3)
+    browser = browse(eval.live_page(run, x))
+    browser(SETTLED)
+    model = browser("model")
+    assert browser("[view.width, sliders.length, sliders[0].value, face]") == [32, 1, "0.6", 0]
+    browser("document.querySelectorAll('.face')[1].click()")
+    browser(SETTLED)
+    for v, place in ((-1.0, 0), (0.5, 15)):
+        browser(f"sliders[0].value = {v}; sliders[0].dispatchEvent(new Event('input'))")
+        browser(SETTLED)
+        file = io.BytesIO(base64.b64decode(model["faces"][1].split(",")[1]))
+        assert np.abs(pixels_of(browser(SHOWN), 32, 32) - edited_by(run, decoded(file), v)).max() <= 2
+        said = model["dials"][0][1]["values"][1][place]
+        assert browser("$('said').textContent") == f"R says {said:.2f}"
+        labels = browser("[view.ariaLabel, sliders[0].ariaValueText]")
+        assert labels == [f"picture-2, smile {v:+.2f}", f"{v:+.2f}"]
+    assert browser("[...document.querySelectorAll('.face')].map(u => +(u.ariaPressed == 'true'))") == [0, 1, 0]
+    assert not browser.complaints()
+
+
+def test_a_dropped_picture_is_edited_in_its_frame_and_saved_whole(browse, smooth, tmp_path):
+    run = start("smile", "frown")
+    picture = smooth(900, 1000)
+    Image.fromarray(picture).save(tmp_path / "me.png")
+    browser = browse(eval.live_page(run, faces(2)))
+    browser(SETTLED)
+    text = base64.b64encode((tmp_path / "me.png").read_bytes()).decode()
+    browser(f"""(() => {{ const given = new DataTransfer();
+        const bytes = Uint8Array.from(atob("{text}"), u => u.charCodeAt(0));
+        given.items.add(new File([bytes], "me.png", {{ type: "image/png" }}));
+        document.body.dispatchEvent(new DragEvent("drop", {{ dataTransfer: given, bubbles: true }})); }})()""")
+    browser("new Promise(done => setTimeout(done, 500))")
+    browser(SETTLED)
+    assert browser("frame") == [50, 0, 900] and browser("[view.width, view.height]") == [768, 691]
+    for key in "-", "ArrowLeft", "ArrowDown":
+        browser(f"view.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}' }})) && 0")
+    left, top, side = browser("frame")
+    assert side == pytest.approx(900 / 1.05) and left < 50 + 900 * 0.02 and top > 900 * 0.02
+    browser("put(100, 40, 600)")
+    browser("sliders[1].value = -0.5; draw()")
+    browser(SETTLED)
+    saved = browser("""new Promise(async done => { let blob;
+        URL.createObjectURL = given => { blob = given; return "blob:none"; };
+        HTMLAnchorElement.prototype.click = function () {
+          const reader = new FileReader();
+          reader.onload = () => done([this.download, reader.result]);
+          reader.readAsDataURL(blob); };
+        $("save").click(); })""")
+    assert saved[0] == "me_v+0.60,-0.50.jpg"
+    found = np.asarray(Image.open(io.BytesIO(base64.b64decode(saved[1].split(",")[1])))).astype(int)
+    wanted = picture.copy()
+    eval.paste(run, wanted, (100, 40, 600), [0.6, -0.5])
+    assert np.abs(wanted.astype(int) - picture)[200:400, 300:500].mean() > 5
+    assert found.shape == wanted.shape and np.abs(found - wanted).mean() < 1.5  # (a JPEG)
+    assert not browser.complaints()
+
+
+def test_a_strange_name_stays_a_name_on_the_live_page(browse):
+    page = eval.live_page(start("</script><b>$x$&"), faces(1))
+    assert page.count("</script>") == 3
+    browser = browse(page)
+    assert browser("$('title').textContent") == "</script><b>$x$&, from less to more"
+    assert not browser.complaints()
+
+
+def test_the_template_says_what_it_is(browse):
+    browser = browse(eval.LIVE.read_text(encoding="utf-8"))
+    assert "This is the template" in browser("$('said').textContent") and not browser.complaints()
 
 
 class Grey(torch.nn.Module):
