@@ -487,7 +487,6 @@ LABELS = {"pair_accuracy": ("pair accuracy", ".3f"), "real_plus": ("real +1", ".
           "true_range": ("true range", ".2f"), "crossed": ("crossed", ".2f"), "leakage": ("leakage", ".3f"),
           "seconds": ("seconds", ".0f")}
 TRUTH = "true_spearman true_range leakage"
-SAID = f"real_plus gen_plus gen_minus gen_plus_std outside_l1 aas {TRUTH}"
 TABLE2 = "aas ssim_score frechet_resnet18"
 # what the paper has, Tables 1 and 2
 SSIM = "paper: SSIM score", {"smile": ".0030", "male": ".0077", "mouth_open": ".0017", "cheekbones": ".0028"}
@@ -501,11 +500,10 @@ OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_
 # group -> columns, and what the paper has; its table stands on a page under its name
 TABLES = {"ablation": (f"{TABLE2} true_linearity {TRUTH}", *AAS),
           "photo_ablation": (f"{TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
-          **dict.fromkeys(("photos", "photo_seeds", "photo_more", "photo_time"), (OF_PHOTOS, *SSIM)),
-          **dict.fromkeys(("rivals", "rivals_long", "photo_rivals"),
+          **dict.fromkeys(("photos", "photo_seeds"), (OF_PHOTOS, *SSIM)),
+          **dict.fromkeys(("rivals", "photo_rivals"),
                           (f"{TABLE2} recon_l1 outside_l1 {TRUTH} seconds", *FID)),
-          "time": (SAID,),
-          **dict.fromkeys(("rivalry", "rivalry64"), (f"{TABLE2} crossed true_range leakage outside_l1",))}
+          "rivalry": (f"{TABLE2} crossed true_range leakage outside_l1",)}
 # column -> form, what the default run is to reach, what the paper has
 AIMS = {"pair_accuracy": (".3f", ">= 0.995", ""), "real_plus": (".2f", ">= 0.85", "1"),
         "real_minus": (".2f", "<= -0.85", "-1"), "gen_plus": (".2f", "0.45 .. 0.55", ".5"),
@@ -611,14 +609,13 @@ def draw(root=""):
                "study_time.png": fig_variants("time"), "study_ablation.png": fig_variants("ablation"),
                "study_rivalry.png": fig_variants("rivalry64", only="all|shift"),
                "study_rivals.png": fig_variants("rivals", only=main_ones),
-               "study_rivals_long.png": fig_variants("rivals_long"),  # photographs: JPEG, a fifth of the size
+               # photographs: JPEG, a fifth of the size
                "photos.jpg": fig_photos(root), "photos_smile.jpg": fig_photos(root, ("smile",), 6),
                "photos_first.jpg": fig_photos(root, ("smile",), 16),
                "photos_rivals.jpg": fig_variants("photo_rivals", root, only=main_ones)}
-    for group in ("rivals", "photo_rivals"):
-        lines = of_group(read_table(JUDGED), group)
-        if len(variants(lines)) == len(GROUPS[group][1]):
-            figures[f"study_{group}_curves.png"] = fig_rivals(lines)
+    lines = of_group(read_table(JUDGED), "rivals")
+    if len(variants(lines)) == len(GROUPS["rivals"][1]):
+        figures["study_rivals_curves.png"] = fig_rivals(lines)
     claim, photo = run_folder("", 0), run_folder(next(configs("photos"))[2], 0)
     if is_there("", 0):
         run = trip.restore(claim)
