@@ -48,9 +48,9 @@ from trip import InputError, setting  # noqa: E402
 # rival -> its defaults, where they are not trip.Config's. `steps`: what TRIP's default run has time for
 DEFAULTS = {
     "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, grad_clip=5.0),
-    "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4, grad_clip=10.0),
-    "two-critics": dict(steps=1000, lam_id=8.0, beta2=0.99, grad_clip=10.0),
-    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6, beta2=0.99, grad_clip=10.0)}
+    "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4),
+    "two-critics": dict(steps=1000, lam_id=8.0, beta2=0.99),
+    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6, beta2=0.99)}
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
 TRIPS = "g_width g_blocks r_width shift colour lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
@@ -69,6 +69,8 @@ class Config(trip.Config):
     gan_share: float = setting(0.56, "share of STEPS without the encoders; they have the rest", 0.01, 0.99)
     lam_int: float = setting(10.0, "weight of the interpolation losses")
     mask: bool = setting(False, "leave out the wrong triplets that fit")
+    beta2: float = setting(0.999, "Adam's beta 2", 0, 0.9999)
+    grad_clip: float = setting(10.0, "longest gradient of a step")
 
     def __post_init__(self):
         super().__post_init__()
@@ -108,8 +110,15 @@ class Rival(trip.Run):
             players = {"G": self.G} | self.players(config, len(config.attr))
         vars(self).update(players, R=None, warmup=0)
         G, *others = [net.to(self.device, memory_format=torch.channels_last) for net in players.values()]
-        self.opt_g = torch.optim.Adam(G.parameters(), **self.opt_g.defaults)  # (set as TRIP's)
-        self.opt_r = torch.optim.Adam(nn.ModuleList(others).parameters(), **self.opt_r.defaults)
+        own = dict(betas=(0.5, config.beta2))
+        self.opt_g = torch.optim.Adam(G.parameters(), **self.opt_g.defaults | own)
+        self.opt_r = torch.optim.Adam(nn.ModuleList(others).parameters(), **self.opt_r.defaults | own)
+        for optimizer in (self.opt_g, self.opt_r):
+            optimizer.register_step_pre_hook(self.clip)
+
+    def clip(self, optimizer, *_):
+        moved = [p for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+        nn.utils.clip_grad_norm_(moved, self.config.grad_clip)
 
     def train(self, train_data):
         """Go on to config.steps iterations, as trip.train does; yields the weighted losses of each."""
@@ -174,13 +183,13 @@ class FN(Rival):
         (x_p, x), (y_p, y) = x.chunk(2), y.long().chunk(2)  # a batch for each of them
         G.eval(), P.train()  # (as released: who learns is in training mode, who is asked is not)
         read = {"ranker_latent": K * cross_entropy(P(G.encode(x_p).detach()), y_p)}  # (summed over the K)
-        trip.update(P, self.opt_r, read, c.grad_clip)
+        trip.update(P, self.opt_r, read)
         G.train(), P.eval()
         z = G.encode(x)
         lam = c.lam_lat * min(1, self.step / (c.ramp * c.steps))  # rises from 0
         losses = {"generator_mse": ((G.decode(z, y) - x) ** 2).mean(),
                   "generator_latent": lam * K * cross_entropy(P(z), 1 - y)}
-        trip.update(G, self.opt_g, losses, c.grad_clip)
+        trip.update(G, self.opt_g, losses)
         return read | losses
 
 
@@ -234,18 +243,18 @@ class RankCGAN(Rival):
             drawn = G.drawn(z, strength).detach()  # (no encoder ever sees a real picture: as released)
             losses = {"generator_z": ((G.z(drawn) - z) ** 2).mean(),
                       "generator_r": ((G.r(drawn) - strength) ** 2).mean()}
-            trip.update(G, self.opt_g, losses, c.grad_clip)  # (G.up had no part in them)
+            trip.update(G, self.opt_g, losses)  # (G.up had no part in them)
             return losses
         fake, one = G.drawn(z, strength), torch.ones_like(strength)
         judged = {"ranker_gan": entropy(D(real), one) + entropy(D(fake.detach()), 0 * one)}
-        trip.update(D, self.opt_r, judged, c.grad_clip)
+        trip.update(D, self.opt_r, judged)
         score_x, score_y = ranker(real).chunk(2)
         rank = {"ranker_rank": entropy(score_y - score_x, (r + 1) / 2)}
-        trip.update(ranker, self.opt_r, rank, c.grad_clip)
+        trip.update(ranker, self.opt_r, rank)
         (score_i, score_j), (i, j) = ranker(fake).chunk(2), strength.chunk(2)  # of other noise, too
         losses = {"generator_gan": entropy(D(fake), one),
                   "generator_rank": entropy(score_i - score_j, (i >= j).float())}
-        trip.update(G.up, self.opt_g, losses, c.grad_clip)
+        trip.update(G.up, self.opt_g, losses)
         return judged | rank | losses
 
 
@@ -264,17 +273,17 @@ class TwoCritics(Rival):
         seen = trip.augmented(self, torch.cat([x, y, fake.detach()]))
         judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.discriminate(D.features(seen)).chunk(2)),
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}
-        trip.update(D, self.opt_r, judged, c.grad_clip)
+        trip.update(D, self.opt_r, judged)
         fx, fy = ranker.features(seen[:2 * n]).chunk(2)
         rank = {"ranker_rank": c.lam_rank * entropy(ranker.rank(fx, fy), (r + 1) / 2)}
-        trip.update(ranker, self.opt_r, rank, c.grad_clip)
+        trip.update(ranker, self.opt_r, rank)
         seen, (v_i, v_j) = trip.augmented(self, fake), v.chunk(2)
         order = ranker.rank(*ranker.features(seen).chunk(2))
         losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.discriminate(D.features(seen))),
                   "generator_rank": c.lam_rank * entropy(order, (v_j >= v_i).float()),
                   "generator_identity": c.lam_id * trip.identity_loss(x2, fake),
                   "generator_paint": c.lam_paint * trip.identity_loss(x_warped, fake)}
-        trip.update(G, self.opt_g, losses, c.grad_clip)
+        trip.update(G, self.opt_g, losses)
         return judged | rank | losses
 
 
@@ -333,7 +342,7 @@ class RelGAN(Rival):
         judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(D.real(of["b"]), D.real(of["f"])),
                   "ranker_match": match, "ranker_between": c.lam_int * between,
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, a, f.detach(), mix, c.gp_center)}
-        trip.update(D, self.opt_r, judged, c.grad_clip)
+        trip.update(D, self.opt_r, judged)
         fa, ff, ffi = D.features(trip.augmented(self, torch.cat([a, f, fi]))).chunk(3)
         losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.real(ff)),
                   "generator_match": ((D.match(fa, ff, v) - 1) ** 2).mean(),
@@ -341,7 +350,7 @@ class RelGAN(Rival):
                   "generator_cycle": c.lam_c * trip.cycle_loss(a, G(f, -v)),
                   "generator_self": c.lam_c * trip.cycle_loss(a, f0),
                   "generator_orthogonal": c.lam_o * trip.orthogonal_penalty(G)}
-        trip.update(G, self.opt_g, losses, c.grad_clip)
+        trip.update(G, self.opt_g, losses)
         return judged | losses
 
 
@@ -360,7 +369,7 @@ def restore(folder, device="cpu"):
 # What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
 
 # TRIP's default in commit e3c4f7e, but for its ties: the rivals are compared with it
-FORMER = dict(head="score", lam=1.2, lam_id=8.0, lam_lip=20.0, beta2=0.99, grad_clip=10.0)
+FORMER = dict(head="score", lam=1.2, lam_id=8.0, lam_lip=20.0)
 RANKERS = {"TRIP": FORMER, "lambda = 0": FORMER | dict(lam=0.0)}  # name -> what its run changes
 CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
 

@@ -48,6 +48,7 @@ METRICS = ev.METRICS
 FORMER = rivals.FORMER  # the default of commit e3c4f7e, of which the groups that name it were made
 SMALL = FORMER | dict(size=32, steps=900, shift=1)  # where many runs are compared
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
+FORMER_PHOTO = PHOTO | dict(lam_lip=20.0)  # of commit e3c4f7e; study.csv's remarks say what no option does
 ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
             "nor its penalty": dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": dict(lam=0.0),
             "CLS": dict(cls=True)}  # Table 2
@@ -68,17 +69,21 @@ def unshielded(base, *names):
 GROUPS = {
     "claim": (range(5), {"default": {}}),
     "starts": (range(1), {"default": SMALL}),
-    "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
+    "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000),
+                        "4 x, no slope penalty": dict(steps=6000, lam_lip=0.0)}),
+    "slope": (range(5), {"default": {}, "no slope penalty": dict(lam_lip=0.0)}),
     "lambda": (range(1), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), {variant: FORMER | change for variant, change in ABLATION.items()}),
     "rivalry": (range(3), unshielded(SMALL, *SHIELDS)),
     "rivalry64": (range(1), unshielded(FORMER, "all", "no slope penalty", "nor a shift")),
-    "photos": (range(1), {"smile": PHOTO} | {name: PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]}),
-    "photo_more": (range(1), {"eyeglasses": PHOTO | dict(attr=("eyeglasses",)),
-                              "smile, male": PHOTO | dict(attr=("smile", "male"))}),
-    "photo_seeds": (range(3), {"smile": PHOTO}),
-    "photo_time": (range(1), {"1 x": PHOTO, "2 x": PHOTO | dict(steps=12000)}),
-    "photo_ablation": (range(2), {variant: PHOTO | change for variant, change in ABLATION.items()
+    "pretrained": (range(1), {"smile": PHOTO}),
+    "photos": (range(1), {"smile": FORMER_PHOTO} | {
+        name: FORMER_PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]}),
+    "photo_more": (range(1), {"eyeglasses": FORMER_PHOTO | dict(attr=("eyeglasses",)),
+                              "smile, male": FORMER_PHOTO | dict(attr=("smile", "male"))}),
+    "photo_seeds": (range(3), {"smile": FORMER_PHOTO}),
+    "photo_time": (range(1), {"1 x": FORMER_PHOTO, "2 x": FORMER_PHOTO | dict(steps=12000)}),
+    "photo_ablation": (range(2), {variant: FORMER_PHOTO | change for variant, change in ABLATION.items()
                                   if variant != "nor its penalty"}),
     "rivals": (range(3), rivals.RANKERS | {name: dict(rival=name) for name in rivals.RIVALS} | {
         "relgan --mask": dict(rival="relgan", mask=True),
@@ -87,7 +92,7 @@ GROUPS = {
         "TRIP": SMALL, "fn": dict(rival="fn", size=32, steps=8000),
         "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True, shift=1)}),
-    "photo_rivals": (range(3), {"TRIP": PHOTO, "lambda = 0": PHOTO | dict(lam=0.0)} | {
+    "photo_rivals": (range(3), {"TRIP": FORMER_PHOTO, "lambda = 0": FORMER_PHOTO | dict(lam=0.0)} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
 CURVED = "claim", "time", "ablation", "photos", "photo_time"  # groups whose curves are kept
 
@@ -418,10 +423,10 @@ def fig_balance(rows, curves, theory):
     return figure
 
 
-def fig_sweeps(x, runs):
+def fig_sweeps(x, runs, sweep=ev.SWEEP):
     """Fig. 5, 9: each picture of x (N, 3, H, W) swept by every run. runs: a row's name -> folder."""
-    ys = torch.stack([ev.translate(rivals.restore(folder).G, x, ev.SWEEP) for folder in runs.values()], 1)
-    names = [f"{u:+.1f}" for u in ev.SWEEP]
+    ys = torch.stack([ev.translate(rivals.restore(folder).G, x, sweep) for folder in runs.values()], 1)
+    names = [f"{u:+.1f}" for u in sweep]
     figure = ev.strips(x.repeat_interleave(len(runs), 0), ys.flatten(0, 1), names, "v =")
     figure.set_figwidth(figure.get_figwidth() + max(map(len, runs)) / 10)
     places = [x.shape[2] * (i + 0.5) for i in range(len(x) * len(runs))]
@@ -444,13 +449,24 @@ def fig_variants(group, root="", only=""):
                       {variant: run_folder(options, 0) for variant, _, options, _ in jobs})
 
 
-def fig_photos(root, attrs=PHOTOS[:4], n=4):
-    """The first n photographs held out, swept by each attribute's run. None where a run is missing."""
+def held_out(root, large, n):
+    """The first n photographs, by number, that no run on `root` has trained on and that are in `large`, too.
+
+    root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W).
+    """
+    names = [line.split()[0] for line in data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))[2:]]
+    folder, is_test = data.find(large, "CelebA-HQ-img"), data.test_mask(range(len(names)), 0)
+    paths = [folder / name for name, held in zip(names, is_test) if held and (folder / name).is_file()]
+    side = data.open_picture(paths[0]).width
+    return data.as_float(torch.stack([data.read_picture(path, side) for path in paths[:n]]))
+
+
+def fig_photos(root, large, attrs=("smile",), n=6):
+    """The first n photographs held out, edited at their own size by each attribute's run; None without them."""
     runs = {attr: options for attr, _, options, _ in configs("photos") if attr in attrs}
-    if root and all(is_there(options, 0) for options in runs.values()):
-        _, test = data.load("celeba-hq", PHOTOS, 64, root)
-        return fig_sweeps(data.as_float(test.images[:n]),
-                          {attr: run_folder(options, 0) for attr, options in runs.items()})
+    if root and large and all(is_there(options, 0) for options in runs.values()):
+        return fig_sweeps(held_out(root, large, n), {attr: run_folder(options, 0) for attr, options in
+                                                     runs.items()}, (-1.0, -0.5, 0.5, 1.0))
 
 
 def fig_rivals(lines):

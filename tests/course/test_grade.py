@@ -356,7 +356,9 @@ for loss, claim, of, inputs, expected, looks in LOSSES:
 # Penalties: a gradient's norm tells where it was taken. Pictures have four pixels, so |z| = 2 |a pixel|.
 
 class Steep(nn.Module):
-    """D(z) = p |z|^2 / 2 with the gradient p z; R_k(x, z) = k p (|z|^2 + 3 |x|^2) / 2 with k p z by z."""
+    """D(z) = p |z|^2 / 2 with the gradient p z; R's first head k p (|z|^2 + 3 |x|^2) / 2 with k p z by z, its
+    second one twice as much.
+    """
 
     def __init__(self, K=1):
         super().__init__()
@@ -368,9 +370,13 @@ class Steep(nn.Module):
         self.seen["discriminate"] = f.detach().clone()
         return self.p * (f ** 2).sum((1, 2, 3))[:, None] / 2
 
+    def each_head(self, fx, fz):
+        self.seen["each_head"] = fx.detach().clone(), fz.detach().clone()
+        first = self.k * self.p * (fz ** 2 + 3 * fx ** 2).sum((1, 2, 3))[:, None] / 2
+        return [first, 2 * first]
+
     def rank(self, fx, fz):
-        self.seen["rank"] = fx.detach().clone(), fz.detach().clone()
-        return self.k * self.p * (fz ** 2 + 3 * fx ** 2).sum((1, 2, 3))[:, None] / 2
+        return sum(self.each_head(fx, fz)) / 2
 
     forward = rank
 
@@ -437,9 +443,10 @@ def steepness(trip, steepest, K=1):
     """Between -1 and 2 it is taken at 1.25, where the gradient's norm is 2.5, and at 0.5, where it is 1."""
     R = Steep(K)
     given = trip.lipschitz_penalty(R, pixels(0.5, 0.5), pixels(-1.0, -1.0), pixels(2.0, 2.0), A, steepest)
-    case = (f"R(x, z) = (|z|^2 + 3 |x|^2) / 2{', and twice that for k = 2' * (K == 2)}, x = 0.5, y = -1, "
-            f"fake = 2 (four pixels each), a = 0.25 and 0.5, steepest = {steepest}")
-    expect_head(R, "rank", case)
+    case = (f"R's first head (|z|^2 + 3 |x|^2) / 2{', and twice that for k = 2' * (K == 2)}, the second one "
+            f"twice as much, x = 0.5, y = -1, fake = 2 (four pixels each), a = 0.25 and 0.5, "
+            f"steepest = {steepest}")
+    expect_head(R, "each_head", case)
     return R, given, case
 
 
@@ -453,7 +460,8 @@ def the_penalty_is_the_square_of_what_the_gradients_norm_exceeds_steepest_by(tri
             "steepest + the norm": 5.625, "one norm of the whole batch": (7.25 ** 0.5 - 0.5) ** 2,
             "a sum over the batch where its mean belongs": 4.25,
             "the gradient of R's mean, not of its sum": 0.28125,
-            "R(z, x): the pair turned round": 27.625, "the gradient by x, which should be by z": 6.25})
+            "the pair turned round": 27.625, "the gradient by x, which should be by z": 6.25,
+            "the second head": 11.25, "the mean of both heads": 5.78125})
 
 
 @grades("trip.lipschitz_penalty")
@@ -482,7 +490,7 @@ def the_penalties_of_the_K_attributes_are_summed(trip):
 @grades("trip.lipschitz_penalty")
 def the_slope_is_that_from_x_to_pictures_between_y_and_the_generated_ones(trip):
     R, _, case = steepness(trip, 0.5)
-    first, second = R.seen["rank"]
+    first, second = R.seen["each_head"]
     x, z = pixels(0.5, 0.5), pixels(1.25, 0.5)
     expect(second, z, f"{case}; the second pictures, z, that R was shown",
            {"x in place of y": pixels(1.625, 1.25), "y and fake exchanged": pixels(-0.25, 0.5),
@@ -509,6 +517,7 @@ class ToyR(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor(1.0))
         self.features = Layer(lambda x: x.mean((1, 2, 3))[:, None])
+        self.rank_heads = "two", "heads"
 
     def each_head(self, fx, fy):
         return [self.w * (10 * fx + fy), self.w * 100 * (10 * fx + fy)]
@@ -554,7 +563,7 @@ SIZE = 32  # of the pictures, says Config
 
 def play(trip, stand_ins, step, ranking, **settings):
     """step(run) with toys for players and stand-ins for losses. Returns run, what step returns, the calls."""
-    run = trip.Run(trip.Config(size=SIZE, g_width=4, g_blocks=0, r_width=4, shift=0, grad_clip=0.0,
+    run = trip.Run(trip.Config(size=SIZE, g_width=4, g_blocks=0, r_width=4, shift=0,
                                **WEIGHTS | settings))
     run.warmup = run.step + (not ranking)
     run.G, run.R = ToyG(), ToyR()
@@ -714,10 +723,11 @@ def the_lipschitz_penalty_gets_the_pictures_the_same_a_and_how_steep_R_may_be(tr
     expect_second_pairs([call.y, call.fake], [[4.0, 6.0], [7.0, 9.0]], f"{case} pictures, y and fake")
     expect(call.a, a, f"{case} a, the one that gradient_penalty got",
            {"another a, drawn anew, where one is for both": call.a})
-    expect_equal(round(float(call.steepest), 6), 12.8 / SIZE, f"{case} steepest, 12.8 / size; size = {SIZE}",
-                 {"12.8, whatever the size of the pictures": 12.8,
-                  "size * 12.8, which should be 12.8 / size": 12.8 * SIZE,
-                  "lam_lip in place of 12.8": WEIGHTS["lam_lip"] / SIZE})
+    expect_equal(round(float(call.steepest), 6), 32 / SIZE,
+                 f"{case} steepest, 16 / size for each of two heads; size = {SIZE}",
+                 {"16, whatever the size of the pictures": 32.0, "one head's": 16 / SIZE,
+                  "size * 16, which should be 16 / size": 32.0 * SIZE,
+                  "lam_lip in place of 16": 2 * WEIGHTS["lam_lip"] / SIZE})
 
 
 @grades("trip.ranker_step")
