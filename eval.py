@@ -1087,9 +1087,13 @@ def write_dial(run, out, test_data, strengths=None):
     """Write out/dial.html of the first six held-out pictures, and out/dial.gif of three."""
     x = data.as_float(test_data.images[:6]).to(run.device)
     write_page(out / "dial.html", run, x, strengths)
-    first, *others = moving_picture(run.G, x[:3], run.config.attr)
-    first.save(file := io.BytesIO(), "GIF", save_all=True, append_images=others, duration=90, loop=0)
-    put(out / "dial.gif", file.getvalue())
+    put_movie(out / "dial.gif", moving_picture(run.G, x[:3], run.config.attr))
+
+
+def put_movie(path, frames):
+    """Write PIL images as a GIF that never ends."""
+    frames[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:], duration=90, loop=0)
+    put(path, file.getvalue())
 
 
 # ------------------------------------------------------------------------------------------------------------

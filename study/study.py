@@ -450,7 +450,7 @@ def fig_variants(group, root="", only=""):
 
 
 def held_out(root, large, n):
-    """The first n photographs, by number, that no run on `root` has trained on and that are in `large`, too.
+    """The first n photographs, by number, that no run on `root` has trained on, and that are in `large`, too.
 
     root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W).
     """
@@ -461,12 +461,16 @@ def held_out(root, large, n):
     return data.as_float(torch.stack([data.read_picture(path, side) for path in paths[:n]]))
 
 
-def fig_photos(root, large, attrs=("smile",), n=6):
-    """The first n photographs held out, edited at their own size by each attribute's run; None without them."""
-    runs = {attr: options for attr, _, options, _ in configs("photos") if attr in attrs}
-    if root and large and all(is_there(options, 0) for options in runs.values()):
-        return fig_sweeps(held_out(root, large, n), {attr: run_folder(options, 0) for attr, options in
-                                                     runs.items()}, (-1.0, -0.5, 0.5, 1.0))
+def draw_photographs(root, large):
+    """The figures and the page of `pretrained`: people held out, at their own size, the first ones, all."""
+    folder = run_folder(next(configs("pretrained"))[2], 0)
+    if root and large and (folder / "trip.pt").is_file():
+        run, x = trip.restore(folder), held_out(root, large, 16)
+        for name, n in (("photos_smile.jpg", 6), ("photos_first.jpg", 16)):
+            ev.put(FIGURES / name, fig_sweeps(x[:n], {"": folder}, (-1.0, -0.5, 0.5, 1.0)))
+        ev.put_movie(FIGURES / "photos.gif", ev.moving_picture(run.G, x[:3], run.config.attr, side=224))
+        ev.put(HERE / "pretrained" / "smile" / "dial.html", ev.live_page(run, x[:6]))
+        ev.put(FIGURES / "photos_ranker.png", (folder / "ranker.png").read_bytes())
 
 
 def fig_rivals(lines):
@@ -516,7 +520,7 @@ OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_
 # group -> columns, and what the paper has; its table stands on a page under its name
 TABLES = {"ablation": (f"{TABLE2} true_linearity {TRUTH}", *AAS),
           "photo_ablation": (f"{TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
-          **dict.fromkeys(("photos", "photo_seeds"), (OF_PHOTOS, *SSIM)),
+          **dict.fromkeys(("pretrained", "photos", "photo_seeds"), (OF_PHOTOS, *SSIM)),
           **dict.fromkeys(("rivals", "photo_rivals"),
                           (f"{TABLE2} recon_l1 outside_l1 {TRUTH} seconds", *FID)),
           "rivalry": (f"{TABLE2} crossed true_range leakage outside_l1",)}
@@ -616,8 +620,8 @@ def filled(text, made):
 # ------------------------------------------------------------------------------------------------------------
 # The command line
 
-def draw(root=""):
-    """The figures that can be drawn here, and the tables of PAGES. root: of CelebA-HQ."""
+def draw(root="", large=""):
+    """The figures that can be drawn here, and the tables of PAGES. root, large: see `held_out`."""
     rows, curves = read_table(RESULTS), read_table(CURVES)
     made, main_ones = tables(rows), r"^((?!--).)*$"
     figures = {"study_claim.png": "claim" in made and fig_claim(curves),
@@ -625,14 +629,12 @@ def draw(root=""):
                "study_time.png": fig_variants("time"), "study_ablation.png": fig_variants("ablation"),
                "study_rivalry.png": fig_variants("rivalry64", only="all|shift"),
                "study_rivals.png": fig_variants("rivals", only=main_ones),
-               # photographs: JPEG, a fifth of the size
-               "photos.jpg": fig_photos(root), "photos_smile.jpg": fig_photos(root, ("smile",), 6),
-               "photos_first.jpg": fig_photos(root, ("smile",), 16),
                "photos_rivals.jpg": fig_variants("photo_rivals", root, only=main_ones)}
     lines = of_group(read_table(JUDGED), "rivals")
     if len(variants(lines)) == len(GROUPS["rivals"][1]):
         figures["study_rivals_curves.png"] = fig_rivals(lines)
-    claim, photo = run_folder("", 0), run_folder(next(configs("photos"))[2], 0)
+    claim = run_folder("", 0)
+    draw_photographs(root, large)
     if is_there("", 0):
         run = trip.restore(claim)
         train, test = parts_of(run.config)
@@ -641,10 +643,9 @@ def draw(root=""):
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
-    for source, name in ((claim / "samples.png", "samples.png"), (claim / "ranker.png", "ranker.png"),
-                         (photo / "ranker.png", "photos_ranker.png")):
-        if source.is_file():
-            ev.put(FIGURES / name, source.read_bytes())
+    for name in ("samples.png", "ranker.png"):
+        if (claim / name).is_file():
+            ev.put(FIGURES / name, (claim / name).read_bytes())
     for page in PAGES:
         ev.put(page, filled(page.read_text(encoding="utf-8"), made))
 
@@ -657,6 +658,7 @@ def main(argv):
     add("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(known)} (default: all)")
     add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds (default: all of a group)")
     add("--root", default="", help="the folder of CelebA-HQ, for photographs")
+    add("--large", default="", help="a folder of CelebA-HQ with larger pictures, to draw the edited ones")
     add("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
     for group in args.groups:
@@ -677,7 +679,7 @@ def main(argv):
         judge_rivals(groups, args.seeds, args.root)
         if "theory" in asked:
             theory()
-    draw(args.root)
+    draw(args.root, args.large)
     return 0
 
 

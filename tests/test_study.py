@@ -156,7 +156,7 @@ def test_draw_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
                                         (["photos"], "need --root DIR"),
                                         (["--root", "nowhere"], "not 'nowhere'")])
 def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, capsys):
-    monkeypatch.setattr(study, "draw", lambda: pytest.fail("drawn"))
+    monkeypatch.setattr(study, "draw", lambda *_: pytest.fail("drawn"))
     assert study.main(argv) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
