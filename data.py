@@ -363,12 +363,21 @@ def read_picture(path, size, half=None):
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
+def upright(file):
+    """An opened PIL picture, turned as its EXIF data say; as it lies where they are damaged."""
+    file.load()
+    try:
+        return ImageOps.exif_transpose(file)
+    except Exception:  # whatever strange data may lead to, in Pillow
+        return file.copy()
+
+
 def open_picture(path):
     """A picture file as an upright PIL image in RGB, white where transparent."""
     reason = "it cannot be read as a picture" if Path(path).exists() else "there is no such file"
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
+            picture = upright(file)
             if picture.mode[0] in "IF":  # of unknown white; convert() would clip them
                 reason = f"it has deep grey (mode {picture.mode}), not 8 bits"
                 raise ValueError

@@ -24,6 +24,7 @@ import html
 import io
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -294,10 +295,11 @@ def edit(run, out, images, strengths=None, crop=None):
     crop: the square (left, top, side) that is changed; None: see `squares`.
     """
     c, K = run.config, len(run.config.attr)
+    images = list(dict.fromkeys(images))
     if strengths is None:
         rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
     else:
-        rows = [strength(text, K) for text in strengths]
+        rows = [*map(list, dict.fromkeys(tuple(strength(text, K)) for text in strengths))]
     found = [(path, square) for path in images for square in squares(path, crop, framed(c))]
     side = max(c.size, min(256, max(square[2] for _, square in found)))  # of the strip's pictures
     if c.paper_generator:
@@ -311,10 +313,10 @@ def edit(run, out, images, strengths=None, crop=None):
         note("note: this run was trained on drawn faces; it cannot be expected to edit a photograph")
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     y = translate(run.G, x, torch.tensor(rows))
-    put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))
-    write_page(out / "edit.html", run, x)
     if not c.paper_generator:
         write_whole(run, out / "edit", found, rows)
+    put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))  # (after all pictures are read)
+    write_page(out / "edit.html", run, x)
     page_too = f", with a slider {out / 'edit.html'}" if PAGE.is_file() else ""
     whole_too = "" if c.paper_generator else f", and the whole pictures in {out / 'edit'}"
     print(f"wrote {out / 'edit.png'}{page_too}{whole_too}")
@@ -369,6 +371,8 @@ def find_faces(picture):
         cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
     except (ImportError, AttributeError):
         return None
+    if cascade.empty():
+        return None
     small = picture.convert("L")
     small.thumbnail((1000, 1000))  # of larger ones nothing more is seen
     scale, least = picture.width / small.width, min(small.size) // 10
@@ -403,42 +407,57 @@ def cut_out(picture, square):
 def write_whole(run, folder, found, rows):
     """Each picture at each strength, folder/NAME_v+1.00.jpg, changed in its squares and nowhere else.
 
-    found: of (path, square); rows: strengths. A picture keeps its size, EXIF data and colour profile; a PNG
-    stays one. Only files that this program has written are replaced: by the mark in their EXIF data.
+    found: of (path, square); rows: strengths. A picture keeps its size, transparency, EXIF data and colour
+    profile; a PNG stays one. Only what this function has made of the same file is replaced.
     """
     data.make_folder(folder)
-    taken = set()
+    sources = {path.resolve() for path, _ in found}
+    strengths = [",".join(f"{u:+.2f}" if round(u, 2) == u else f"{u:+g}" for u in row) for row in rows]
     for path in dict.fromkeys(path for path, _ in found):
-        pixels, squares = np.array(data.open_picture(path)), [square for at, square in found if at == path]
+        flat, squares = np.array(data.open_picture(path)), [square for at, square in found if at == path]
         with Image.open(path) as file:
-            exif, profile = file.getexif(), file.info.get("icc_profile") if file.mode[:3] == "RGB" else None
+            exif, profile = file.getexif(), file.info.get("icc_profile")
+            profile = profile if file.mode in ("RGB", "RGBA", "P", "PA") else None
             kind = "JPEG" if file.format in ("JPEG", "MPO", "HEIF") else "PNG"
+            if getattr(file, "n_frames", 1) > 1 and kind == "PNG":
+                note(f"note: {path} moves: its first picture is taken")
+            clear = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
+            pixels = np.array(data.upright(file).convert("RGBA")) if clear else flat
         exif.pop(0x0112, None)  # Orientation: it is upright now
-        exif[0x0131] = MARK
-        strengths = [",".join(f"{u:+.2f}" for u in row) for row in rows]
+        mark = f"trip.py {hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
 
-        def files(name):
-            return [folder / f"{name}_v{v}.{'jpg' if kind == 'JPEG' else 'png'}" for v in strengths]
+        def free(target):  # nothing there, or what was made here of this file before
+            with suppress(Exception), Image.open(target) as there:
+                return there.getexif().get(SOFTWARE) == mark and target.resolve() not in sources
+            return not target.exists()
 
         names = (f"{path.stem}{end}" for end in ("", *(f"-{i}" for i in range(2, 10 ** 6))))
-        name = next(name for name in names if name not in taken and all(map(ours, files(name))))
-        taken.add(name)
-        for target, row in zip(files(name), rows):
-            edited = pixels.copy()
+        targets = ([folder / f"{name}_v{v}.{'jpg' if kind == 'JPEG' else 'png'}" for v in strengths]
+                   for name in names)
+        for target, row in zip(next(some for some in targets if all(map(free, some))), rows):
+            edited = flat.copy()
             for square in squares:
                 paste(run, edited, square, row)
-            data.write(target, lambda file: Image.fromarray(edited).save(
-                file, kind, quality=95, exif=exif, icc_profile=profile))
+            if clear:  # what has changed, as a difference: the colours behind may be any
+                colours = (pixels[..., :3] + (edited.astype(int) - flat)).clip(0, 255).astype(np.uint8)
+                edited = np.dstack([colours, pixels[..., 3]])
+            save_picture(target, Image.fromarray(edited), kind, exif, profile, mark)
 
 
-MARK = "trip.py"  # as EXIF's "Software"
+SOFTWARE = 0x0131  # the field of EXIF data that says who made a picture
 
 
-def ours(path):
-    """Whether no file is at the path, or one that `write_whole` has written."""
-    with suppress(OSError, SyntaxError), Image.open(path) as file:
-        return file.getexif().get(0x0131) == MARK
-    return not path.exists()
+def save_picture(target, picture, kind, exif, profile, mark):
+    """Write a PIL picture with EXIF data, marked, and a colour profile; without damaged data."""
+    for data_too in (exif, Image.Exif()):
+        data_too[SOFTWARE] = mark
+        try:
+            return data.write(target, lambda file: picture.save(file, kind, quality=95, exif=data_too,
+                                                                icc_profile=profile))
+        except OSError:  # a full disk ...
+            raise
+        except Exception as error:  # whatever strange data may lead to, in Pillow
+            note(f"note: {target} is written without the EXIF data that came with it ({error})")
 
 
 def paste(run, pixels, square, row):
@@ -462,7 +481,7 @@ def strength(text, K):
         v = []
     if len(v) != K or not all(-100 <= u <= 100 for u in v):
         raise InputError(f"--v {text.strip()}: a strength is like {','.join(['0.5'] * K)} here")
-    return v
+    return [u + 0.0 for u in v]  # (no -0.0)
 
 
 # ------------------------------------------------------------------------------------------------------------

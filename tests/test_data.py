@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -524,6 +525,54 @@ def test_edit_replaces_no_file_but_its_own(vivid, tmp_path):
         assert sizes == {"me_v+1.00.png": (20, 20), "me-2_v+1.00.png": (60, 60), "me-3_v+1.00.png": (80, 60)}
 
 
+def test_edit_keeps_apart_what_is_not_the_same(vivid, tmp_path):
+    me, edit = tmp_path / "me.png", tmp_path / "run" / "edit"
+    photograph(me, 60, 60)
+    assert vivid(me, "--v", "1") == 0
+    once = pixels(edit / "me_v+1.00.png")
+    assert vivid(me, tmp_path / "." / "me.png", "--v", "1", "1.0", "-1e-3", "-0", "0.333", "0.334") == 0
+    assert np.array_equal(pixels(edit / "me_v+1.00.png"), once)  # not twice
+    names = {f"me_v{v}.png" for v in ("+1.00", "-0.001", "+0.00", "+0.333", "+0.334")}
+    assert set(os.listdir(edit)) == names
+    assert vivid(edit / "me_v+1.00.png", me, "--v", "1") == 0  # an input that stands where an output would
+    assert np.array_equal(pixels(edit / "me_v+1.00.png"), once)
+    assert {"me_v+1.00_v+1.00.png", "me-2_v+1.00.png"} == {*os.listdir(edit)} - names
+
+
+def test_a_transparent_picture_stays_transparent(vivid, tmp_path):
+    photograph(tmp_path / "rgb.png", 80, 60)
+    picture = np.dstack([pixels(tmp_path / "rgb.png"), np.full((60, 80), 255)]).astype(np.uint8)
+    picture[:, :20, 3], picture[:, 20:30, 3] = 0, 100
+    Image.fromarray(picture).save(tmp_path / "me.png")
+    assert vivid(tmp_path / "me.png", "--v", "1", "--crop", "30", "0", "50") == 0
+    found = pixels(tmp_path / "run" / "edit" / "me_v+1.00.png")
+    assert np.array_equal(found[:, :30], picture[:, :30]) and np.array_equal(found[..., 3], picture[..., 3])
+    assert np.abs(found - picture)[20:40, 45:65, :3].mean() > 20
+
+
+def test_damaged_exif_data_cost_no_picture(vivid, tmp_path, monkeypatch, capsys):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    photograph(tmp_path / "me.jpg", 80, 60, exif=exif)
+    save = Image.Image.save
+
+    def strict(picture, *rest, **more):
+        if 0x010E in more.get("exif", ()):
+            raise struct.error("required argument is not an integer")  # as Pillow does
+        save(picture, *rest, **more)
+
+    def fail(picture):
+        raise TypeError("as Pillow does")
+
+    monkeypatch.setattr(Image.Image, "save", strict)
+    monkeypatch.setattr(data.ImageOps, "exif_transpose", fail)
+    run = tmp_path / "run"
+    assert vivid(tmp_path / "me.jpg", "--v", "1") == 0
+    assert "without the EXIF data" in capsys.readouterr().err
+    with Image.open(run / "edit" / "me_v+1.00.jpg") as file:
+        assert file.size == (80, 60) and file.getexif()[0x0131].startswith("trip.py")
+
+
 class Cascade:
     """In OpenCV's place: it finds what stands in `boxes`."""
     data, boxes = types.SimpleNamespace(haarcascades="folder/"), []
@@ -531,6 +580,9 @@ class Cascade:
     def CascadeClassifier(self, path):
         assert path == "folder/haarcascade_frontalface_default.xml"
         return self
+
+    def empty(self):
+        return self.boxes is None
 
     def detectMultiScale(self, grey, factor, neighbours, minSize):
         assert grey.dtype == np.uint8 and grey.ndim == 2 and max(grey.shape) <= 1000
@@ -554,9 +606,11 @@ def test_edit_finds_faces_and_frames_them_as_celeba_hq_does(tmp_path, monkeypatc
     opencv.boxes = []
     x, said = edited(tmp_path, monkeypatch, capsys, me, data="celeba")
     assert "none found" in said and "the eyes half way down" in said and x.shape == (1, 3, 200, 200)
-    monkeypatch.setitem(sys.modules, "cv2", None)  # not installed
-    x, said = edited(tmp_path, monkeypatch, capsys, me, data="celeba")
-    assert 'pip install "opencv-python-headless<5"' in said and x.shape == (1, 3, 200, 200)
+    opencv.boxes = None  # its file is missing
+    for module in opencv, None:  # None: not installed
+        monkeypatch.setitem(sys.modules, "cv2", module)
+        x, said = edited(tmp_path, monkeypatch, capsys, me, data="celeba")
+        assert 'pip install "opencv-python-headless<5"' in said and x.shape == (1, 3, 200, 200)
 
 
 def test_a_face_at_the_border_is_edited_there(vivid, tmp_path, monkeypatch):

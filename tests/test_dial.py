@@ -370,6 +370,40 @@ def test_a_dropped_picture_is_edited_in_its_frame_and_saved_whole(browse, smooth
     assert not browser.complaints()
 
 
+def test_what_goes_wrong_on_the_page_stops_nothing(browse, smooth):
+    browser = browse(eval.live_page(start("smile"), faces(2)))
+    browser(SETTLED)
+    browser("""(() => { const flat = document.createElement("canvas"); [flat.width, flat.height] = [3000, 1];
+        return new Promise(done => flat.toBlob(blob => done(open(blob, "flat.png")))); })()""")
+    browser(SETTLED)
+    assert browser("[view.width, view.height, frame[2]]") == [768, 1, 1]
+    assert browser("compute({ data: null, width: 64 }, [0]).catch(error => error instanceof Error)")
+    browser("document.querySelectorAll('.face')[1].click()")
+    browser(SETTLED)
+    assert browser("[view.width, face, busy]") == [32, 1, 0]
+    browser("open(new Blob(['no picture']), 'a.txt')")
+    assert "is no picture" in browser("$('said').textContent")
+
+
+def test_the_frame_stays_in_the_picture_and_zooms_about_its_middle(browse, smooth, tmp_path):
+    browser = browse(eval.live_page(start("smile"), faces(2)))
+    browser(SETTLED)
+    browser("""(() => { const wide = document.createElement("canvas"); [wide.width, wide.height] = [400, 250];
+        return new Promise(done => wide.toBlob(blob => done(open(blob, "wide.png")))); })()""")
+    for _ in range(3):
+        browser("move(0, 0, 2)")
+    assert browser("frame") == [75, 0, 250]
+    browser("put(150, 100, 40)")
+    for _ in range(9):
+        browser("move(0, 0, 0.8)")
+    assert browser("frame") == [154, 104, 32]
+    browser("put(100, 0, 200)")
+    assert browser("(() => { const from = frame; move(500, 0, 1, from); move(0, 0, 1, from); return frame; })()"
+                   ) == [100, 0, 200]  # dragged beyond the border, and back
+    browser("put(9999, -9999, 100)")
+    assert browser("frame") == [300, 0, 100]
+
+
 def test_a_strange_name_stays_a_name_on_the_live_page(browse):
     page = eval.live_page(start("</script><b>$x$&"), faces(1))
     assert page.count("</script>") == 3
