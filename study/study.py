@@ -641,7 +641,9 @@ def draw(root="", large=""):
         run = trip.restore(claim)
         train, test = parts_of(run.config)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
-        ev.write_dial(run, FIGURES, test, judges.strengths)
+        x = data.as_float(test.images[:6])
+        ev.put(FIGURES / "dial.html", ev.dial_page(run, x, judges.strengths))  # (small: the notebook shows it)
+        ev.put_movie(FIGURES / "dial.gif", ev.moving_picture(run.G, x[:3], run.config.attr))
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
