@@ -70,8 +70,8 @@ GROUPS = {
     "claim": (range(5), {"default": {}}),
     "starts": (range(1), {"default": SMALL}),
     "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
-    "parts": (range(1), {"default": {}, "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True),
-                         "no D": dict(lam_g=0.0, lam_gp=0.0), "with a slope penalty": dict(lam_lip=20.0)}),
+    "zeros": (range(3), {"default": {}, "lambda = 0": dict(lam=0.0)}),
+    "slope": (range(1), {"default": {}, "with a slope penalty": dict(lam_lip=20.0)}),
     "lambda": (range(1), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
     "ablation": (range(3), {variant: FORMER | change for variant, change in ABLATION.items()}),
     "rivalry": (range(3), unshielded(SMALL, *SHIELDS)),
@@ -450,12 +450,31 @@ def fig_variants(group, root="", only=""):
                       {variant: run_folder(options, 0) for variant, _, options, _ in jobs})
 
 
+def fig_zeros(n=8):
+    """Mouths of the first n held-out faces at four times their size: x; swapped, with a rival and without."""
+    folders = {variant: run_folder(options, 0) for variant, seed, options, _ in configs("zeros") if seed == 0}
+    if not all((folder / "trip.pt").is_file() for folder in folders.values()):
+        return None
+    runs = {variant: trip.restore(folder) for variant, folder in folders.items()}
+    _, test = parts_of(runs["default"].config)
+    x, v = data.as_float(test.images[:n]), ev.swap_strength(test.labels[:n])
+    rows = [x, *(ev.in_parts(run.G.eval(), x, v) for run in runs.values())]
+    mouths = torch.stack(rows)[..., 30:62, 12:52].repeat_interleave(4, -1).repeat_interleave(4, -2)
+    figure, axes = ev.canvas(1, 4.4, 13.5)
+    axes.imshow((ev.tiled(mouths) + 1) / 2)
+    axes.set_yticks([64, 192, 320], ["x", "swapped, lambda = 0.5", "swapped, lambda = 0"])
+    axes.set_xticks([160 * i + 80 for i in range(n)], [f"v = {u:+.0f}" for u in v[:, 0].tolist()])
+    axes.tick_params(length=0)
+    return figure
+
+
 def held_out(root, large, n):
     """The first n photographs, by number, that no run on `root` has trained on, and that are in `large`, too.
 
     root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W).
     """
-    names = [line.split()[0] for line in data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))[2:]]
+    table = data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))
+    names = [line.split()[0] for line in table[2:]]
     folder, is_test = data.find(large, "CelebA-HQ-img"), data.test_mask(range(len(names)), 0)
     paths = [folder / name for name, held in zip(names, is_test) if held and (folder / name).is_file()]
     side = data.open_picture(paths[0]).width
@@ -520,7 +539,8 @@ OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_
              "aas aas_judge ssim_score ranker_pearson recon_l1 outside_l1")
 # group -> columns, and what the paper has; its table stands on a page under its name
 TABLES = {"ablation": (f"{TABLE2} true_linearity {TRUTH}", *AAS),
-          "parts": (f"real_plus gen_plus gen_minus gen_plus_std {TABLE2} true_linearity {TRUTH} crossed",),
+          **dict.fromkeys(("zeros", "slope"), (
+              f"real_plus gen_plus gen_minus gen_plus_std {TABLE2} {TRUTH} crossed",)),
           "photo_ablation": (f"{TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
           **dict.fromkeys(("pretrained", "photos", "photo_seeds"), (OF_PHOTOS, *SSIM)),
           **dict.fromkeys(("rivals", "photo_rivals"),
@@ -629,6 +649,7 @@ def draw(root="", large=""):
     figures = {"study_claim.png": "claim" in made and fig_claim(curves),
                "study_balance.png": "theory" in made and fig_balance(rows, curves, read_table(THEORY)),
                "study_time.png": fig_variants("time"), "study_ablation.png": fig_variants("ablation"),
+               "study_zeros.png": fig_zeros(),
                "study_rivalry.png": fig_variants("rivalry64", only="all|shift"),
                "study_rivals.png": fig_variants("rivals", only=main_ones),
                "photos_rivals.jpg": fig_variants("photo_rivals", root, only=main_ones)}
@@ -642,7 +663,7 @@ def draw(root="", large=""):
         train, test = parts_of(run.config)
         judges = ev.call_judges(("truth",), train, "cpu", data.teller(), JUDGES)
         x = data.as_float(test.images[:6])
-        ev.put(FIGURES / "dial.html", ev.dial_page(run, x, judges.strengths))  # (small: the notebook shows it)
+        ev.put(FIGURES / "dial.html", ev.dial_page(run, x, judges.strengths))  # (small, for the notebook)
         ev.put_movie(FIGURES / "dial.gif", ev.moving_picture(run.G, x[:3], run.config.attr))
     for name, figure in figures.items():
         if figure:
