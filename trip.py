@@ -94,9 +94,9 @@ class Generator(nn.Module):
 
     x: (B, 3, H, W), v: (B, K); the same shape as x returned. At v = 0 it is x, but for rounding. The layers
     get v as an input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without
-    normalisation, whose statistics would tint what is to stay. An arrow of the flow moves 4 x 4 pixels.
-    size: of the pictures that the layers see. x of any other H and W is shrunk for them, and what they say is
-    enlarged for x: so skin and hair stay as sharp as they came.
+    normalisation, whose statistics would tint what is to stay. size: of the pictures that the layers see, in
+    pixels; an arrow of the flow moves 4 x 4 of these. x of any other H and W is resized for them, and what
+    they say is resized for x: so skin and hair stay as sharp as they came.
     """
 
     def __init__(self, K=1, width=16, blocks=3, size=64):
@@ -250,8 +250,9 @@ def gradient_penalty(R, x, fake, a, center):
 def lipschitz_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z s_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
-    s: R's first rank head. Ours, for photographs. Labels know two classes, so s becomes a step between them,
-    which a smear can please; one that may not be steep is a ramp. x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
+    s: R's first rank head. For photographs; one-sided, as in WGAN-LP (Petzka et al. 2018). Labels know two
+    classes, so s becomes a step between them, which a smear can please; one that may not be steep is a ramp.
+    x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
     scores = R.each_head(R.features(x).detach(), R.features(z))[0]

@@ -475,10 +475,11 @@ def held_out(root, large, n):
 
     root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W).
     """
-    table = data.lines_of(data.find(root, "CelebAMask-HQ-attribute-anno.txt"))
-    names = [line.split()[0] for line in table[2:]]
-    folder, is_test = data.find(large, "CelebA-HQ-img"), data.test_mask(range(len(names)), 0)
-    paths = [folder / name for name, held in zip(names, is_test) if held and (folder / name).is_file()]
+    table, small = (data.find(root, name) for name in ("CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-img"))
+    files, _ = data.table(table, small, ("smile",))
+    folder, is_test = data.find(large, "CelebA-HQ-img"), data.test_mask(range(len(files)), 0)
+    paths = [folder / file.name for file, held in zip(files, is_test) if held]
+    paths = [path for path in paths if path.is_file()]
     side = data.open_picture(paths[0]).width
     return data.as_float(torch.stack([data.read_picture(path, side) for path in paths[:n]]))
 
