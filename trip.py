@@ -757,8 +757,8 @@ def parse(argv, prog="trip.py"):
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {as_typed(f.default) or 'none'})")
-    number = r"[-+]?[\d.]+(e[-+]?\d+)?"  # "-1,0" and "-1e-3" are strengths, not options
-    argv = [" " + a if re.fullmatch(f"{number}(,{number})*", a) else a for a in argv]
+    number = r"[-+]?[\d.]+(e[-+]?\d+)?"  # -1,0 and -1e-3 are strengths, not options
+    argv = [" " + a if re.fullmatch(f"-(?=.*[,e]){number}(,{number})*", a) else a for a in argv]
     args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")

@@ -832,7 +832,7 @@ def test_edit_writes_a_strip_and_a_page_of_any_pictures(trained, tmp_path, capsy
     assert "drawn faces" in said.err and "never saw" not in said.err
     assert trip.main([*edit, "--v", "1.5"]) == 0 and "never saw" in capsys.readouterr().err
     assert set(os.listdir(tmp_path)) == {"trip.pt", "grey.png", "edit.png", "edit.html", "edit"}
-    assert (tmp_path / "edit.html").read_text().count("<figure>") == 1
+    assert (tmp_path / "edit.html").read_text().count("data:image/webp") == 1
 
 
 def test_a_user_s_own_settings_of_matplotlib_cost_no_run(trained, tmp_path, monkeypatch):

@@ -29,10 +29,10 @@ COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
 NEEDED = "tests/requirements.txt"
-STORED = ["study/page.html", "study/study.csv", "study/study_curves.csv",
+STORED = ["study/page.html", "study/dial.html", "study/study.csv", "study/study_curves.csv",
           *(f"study/figures/{name}" for name in (
               "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "photos_smile.jpg",
-              "study_rivalry.png"))]
+              "study_zeros.png"))]
 
 
 def functions(source):
