@@ -853,8 +853,15 @@ def main(argv):
     return 0
 
 
-if __name__ == "__main__":
-    code = main()
-    if code == 0 and dist.is_initialized():  # (after an error the others may not come to this)
+def leave(code):
+    """End the process. Under torchrun without any teardown after an error: the others may be gone."""
+    if code and dist.is_initialized():
+        sys.stderr.flush()
+        os._exit(code)
+    if dist.is_initialized():
         dist.destroy_process_group()
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -689,7 +689,7 @@ else:
             yield record
     trip.train = killed
     code = trip.main([*{options!r}, "--steps", "1000", "--out", "out"])
-sys.exit(code)
+trip.leave(code)
 """
 
 
