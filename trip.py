@@ -855,10 +855,10 @@ def main(argv):
 
 def leave(code):
     """End the process. Under torchrun without any teardown after an error: the others may be gone."""
-    if code and dist.is_initialized():
-        sys.stderr.flush()
-        os._exit(code)
     if dist.is_initialized():
+        if code:
+            sys.stdout.flush(), sys.stderr.flush()  # (as _exit does not)
+            os._exit(code)
         dist.destroy_process_group()
     sys.exit(code)
 

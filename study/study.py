@@ -454,17 +454,17 @@ def fig_variants(group, root="", only=""):
 
 def fig_zeros(n=8):
     """Mouths of the first n held-out faces at four times their size: x; swapped, with a rival and without."""
-    folders = {variant: run_folder(options, 0) for variant, seed, options, _ in configs("zeros") if seed == 0}
-    if not all((folder / "trip.pt").is_file() for folder in folders.values()):
+    made = [options for _, seed, options, _ in configs("zeros") if seed == 0]
+    if not all(is_there(options, 0) for options in made):
         return None
-    runs = {variant: trip.restore(folder) for variant, folder in folders.items()}
-    _, test = parts_of(runs["default"].config)
+    runs = [trip.restore(run_folder(options, 0)) for options in made]
+    _, test = parts_of(runs[0].config)
     x, v = data.as_float(test.images[:n]), ev.swap_strength(test.labels[:n])
-    rows = [x, *(ev.in_parts(run.G.eval(), x, v) for run in runs.values())]
+    rows = [x, *(ev.in_parts(run.G.eval(), x, v) for run in runs)]
     mouths = torch.stack(rows)[..., 30:62, 12:52].repeat_interleave(4, -1).repeat_interleave(4, -2)
     figure, axes = ev.canvas(1, 4.4, 13.5)
     axes.imshow((ev.tiled(mouths) + 1) / 2)
-    axes.set_yticks([64, 192, 320], ["x", "swapped, lambda = 0.5", "swapped, lambda = 0"])
+    axes.set_yticks([64, 192, 320], ["x", *(f"swapped, lambda = {run.config.lam:g}" for run in runs)])
     axes.set_xticks([160 * i + 80 for i in range(n)], [f"v = {u:+.0f}" for u in v[:, 0].tolist()])
     axes.tick_params(length=0)
     return figure
@@ -485,9 +485,10 @@ def held_out(root, large, n):
 
 
 def draw_photographs(root, large):
-    """The figures and the page of `pretrained`: people held out, at their own size, the first ones, all."""
-    folder = run_folder(next(configs("pretrained"))[2], 0)
-    if root and large and (folder / "trip.pt").is_file():
+    """The figures and the page of `pretrained`: the first pictures held out, all, at their own size."""
+    options = next(configs("pretrained"))[2]
+    if root and large and is_there(options, 0):
+        folder = run_folder(options, 0)
         run, x = trip.restore(folder), held_out(root, large, 16)
         for name, n in (("photos_smile.jpg", 6), ("photos_first.jpg", 16)):
             ev.put(FIGURES / name, fig_sweeps(x[:n], {"": folder}, (-1.0, -0.5, 0.5, 1.0)))
