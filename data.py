@@ -8,24 +8,29 @@
 paper's, read as they are published. Each is a function in the table DATASETS.
 """
 
+import sys
+if sys.version_info < (3, 10):
+    sys.exit("TRIP needs Python 3.10 or newer, not " + sys.version.split()[0])
 import hashlib
 import json
 import os
 import re
 import shutil
-import sys
+import sqlite3
 import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch.nn.functional import adaptive_avg_pool2d
 
 with suppress(ImportError):  # HEIC, as an iPhone writes it
     import pillow_heif
@@ -78,7 +83,9 @@ def load(name, attrs, size, root="", seed=0):
     Returns two Data, train and test: by its own partition, else 90 % and 10 %, fixed by the seed.
     """
     if name not in DATASETS:
-        raise InputError(f"unknown data set {name!r}: {nearest(name, DATASETS)}")
+        own = f"for pictures of your own type --data folder --root {quote(name)}"
+        raise InputError(f"unknown data set {name!r}: "
+                         f"{own if Path(name).is_dir() else nearest(name, DATASETS)}")
     read, layout = DATASETS[name]
     if layout and not root:
         raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
@@ -95,6 +102,9 @@ def load(name, attrs, size, root="", seed=0):
             if not 2 <= n <= len(part) - 2:
                 raise InputError(f"{n} of {len(part)} {kind} pictures have {attr!r}: pairs need two with it "
                                  f"and two without; choose another attribute or add pictures")
+            if part is train and min(n, len(part) - n) < 50:
+                print(f"note: {n} of {len(part)} training pictures have {attr!r}: a trial needs some "
+                      f"hundreds with it and without")
     return train, test
 
 
@@ -114,6 +124,24 @@ def test_mask(groups, seed):
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     order = np.random.RandomState(seed).permutation(len(names))  # (alike in every numpy)
     return (order < len(names) / 10)[group]
+
+
+def held_out(names, has):
+    """10 % of the files for the test part, at least two of each class: bool (N,). has: bool (N,).
+
+    A hash of its name (bytes) decides of each: none that was trained on is held out when others have come.
+    """
+    places = np.array([int(hashlib.sha256(name).hexdigest()[:8], 16) / 16 ** 8 for name in names])
+    second = [np.sort(places[has == label])[:2][-1] for label in (False, True)]
+    return places <= np.maximum(0.1, np.where(has, second[1], second[0]))
+
+
+def lookalikes(a, b, n=1000):
+    """How many of the first n pictures a, uint8 (N, 3, H, W), are as one of b, but for 3 of 255 at 8 x 8."""
+    a, b = (torch.cat([adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in part.split(500)])
+            for part in (a[:n], b))
+    nearest = torch.cat([torch.cdist(x, b).amin(1) for x in a.split(100)])
+    return int((nearest < 3 * a.shape[1] ** 0.5).sum())
 
 
 def pair_labels(x_has, y_has):
@@ -331,6 +359,27 @@ def make_folder(out):
         raise InputError(f"{out}: cannot write there ({error.strerror}); name another folder") from None
 
 
+@contextmanager
+def alone(out):
+    """Within it the folder `out`, which is made, is this program's alone; InputError if it is another's."""
+    new = not out.exists()
+    make_folder(out)
+    # SQLite, as its locks are the same on every system, and end with the process, whatever ends that
+    with closing(sqlite3.connect(out / "trip.lock", timeout=0, check_same_thread=False)) as lock:
+        try:
+            lock.executescript("PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):  # (else the file system knows no locks)
+                raise InputError(f"another program works on the run in {out}: wait for its end or stop it, "
+                                 f"or name another folder with --out") from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # (Windows removes none in use)
+                (out / "trip.lock").unlink()
+            with suppress(OSError):
+                out.rmdir() if new else None  # (it is empty if nothing came of it)
+
 def write(path, put):
     """A file, whole at any moment: put(file) writes under a name of its own first, then it is renamed."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -340,8 +389,8 @@ def write(path, put):
             file.flush()
             os.fsync(file.fileno())  # or the name might reach the disk before what it names
         os.replace(new, path)
-    except RuntimeError as error:  # torch's word for a full disk
-        raise OSError(f"{path}: {error}") from None
+    except RuntimeError:  # torch's word for it
+        raise OSError(f"{path}: cannot be written; is the disk full?") from None
     finally:
         new.unlink(missing_ok=True)
 
@@ -385,7 +434,9 @@ def open_picture(path):
                 white, picture = Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")
                 picture = Image.alpha_composite(white, picture).convert("RGB")
             return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's, by format
+    except Image.DecompressionBombError:
+        reason = "it is too large, more than 178 million pixels (shrink it)"
+    except (OSError, SyntaxError, ValueError):  # Pillow's, by format
         if str(path).lower().endswith((".heic", ".heif")):
             reason = "it is a HEIC picture, which can be read after pip install pillow-heif"
     raise InputError(f"{path}: {reason}; give a JPEG, PNG or other picture file")
@@ -399,7 +450,12 @@ def visible(root, paths):
 
 def picture_files(folder):
     """The paths of the pictures under a folder, in order; tells of files that by their endings are none."""
-    paths = visible(folder, (Path(place) / name for place, _, names in os.walk(folder) for name in names))
+    paths, known = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(folders) * (os.path.realpath(place) not in known)  # (links may lead in circles)
+        paths += [Path(place) / name for name in names] * (os.path.realpath(place) not in known)
+        known.add(os.path.realpath(place))
+    paths = visible(folder, paths)
     pictures = [path for path in paths if path.suffix.lower() in ENDINGS and path.is_file()]
     others = [path.name for path in sorted({*paths} - {*pictures})]
     if not pictures:
@@ -464,20 +520,24 @@ def decode(path, sources, size, chunk=256):
             raise InputError(f"{path.parent}: {needed:.0f} MB are needed, {free:.0f} are free; make room")
         with open(path, "ab") as file:
             file.truncate(np.prod(shape))
-        pictures = np.memmap(path, np.uint8, "r+", shape=shape)
     with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
         while done < n:
             some = [pool.submit(read_picture, file, size, half) for file, half in sources[done:done + chunk]]
+            at, good = (done - len(broken)) * np.prod(shape[1:]), []
             for place, picture in enumerate(some, done):
                 try:
-                    pictures[place - len(broken)] = picture.result()
+                    good.append(picture.result().numpy().tobytes())
                 except InputError as error:
                     broken[str(place)] = str(error)
             done += len(some)
             if len(broken) > max(2, n / 100):  # (two: the halves of a broken pair)
-                raise InputError(f"{len(broken)} of the first {done} pictures are broken, more than 1 % of "
-                                 f"all {n}; remove or mend them: {list(broken.values())[-1]}")
-            pictures.flush()
+                large = sum("too large" in error for error in broken.values())
+                raise InputError(f"{len(broken) - large} of the first {done} pictures are broken and {large} "
+                                 f"too large, more than 1 % of all {n}; remove or mend them: "
+                                 f"{list(broken.values())[-1]}")
+            with open(path, "r+b") as file:  # (not mapped: there a full disk is a signal)
+                file.seek(at)
+                file.write(b"".join(good))
             write(note, lambda file: file.write(json.dumps([done, broken]).encode()))
             tell(f"reading pictures, once: {done} of {n}")
     tell("")
@@ -587,20 +647,41 @@ def edges2shoes(attrs, size, root, seed):
 
 
 def folder(attrs, size, root, seed):
-    """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it; 90/10."""
+    """Two folders of pictures, one for each class: --attr NAME is the one whose pictures have it.
+
+    They lie in root, see `held_out`, or in train/ and val/ there, as torchvision and Kaggle have them.
+    """
     def inside(place):
         return [path for path in visible(place, place.iterdir()) if path.is_dir()]
 
     classes = inside(Path(root))
     if len(classes) == 1:  # one folder too many, as zips nest them
         classes = inside(classes[0]) or classes
-    names = [path.name for path in classes]
-    if len(names) != 2 or len(attrs) != 1 or attrs[0] not in names:
+    named = {path.name.lower(): inside(path) for path in classes}
+    val = next((named[name] for name in ("val", "valid", "validation", "test") if named.get(name)), None)
+    parts = [named["train"], val] if val and named.get("train") else [classes]
+    names = [path.name for path in parts[0]]
+    typed = [name for name in names if name.lower() == attrs[0].rstrip("/\\").lower()]
+    mine = attrs[0] if attrs[0] in typed else typed and typed[0]
+    if len(names) != 2 or len(attrs) != 1 or not mine or names != [path.name for path in parts[-1]]:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
                          f"{' '.join(attrs)!r}; found {names[:4]}")
-    both = [picture_files(path) for path in classes]
-    labels = np.repeat([[name == attrs[0]] for name in names], list(map(len, both)), axis=0)
-    return from_files("folder", root, sum(both, []), labels, attrs, size, test_mask(range(len(labels)), seed))
+    found = [(path, place.name == mine, bool(part)) for part, places in enumerate(parts)
+             for place in places for path in picture_files(place)]
+    files, has, is_test = zip(*found)
+    is_test = np.array(is_test) if val else held_out(
+        [os.fsencode(os.path.relpath(path, root)) for path in files], np.array(has))
+    train, test = from_files("folder", root, files, np.array(has)[:, None], attrs, size, is_test)
+    if not val and {path.parent for path in files} - {*classes}:
+        print("note: 10 % of the pictures are held out, whatever their folders; if a person or a film has "
+              "several, put the classes into train/ and val/")
+    with_it, without = (train.images[train.labels[:, 0] == has] for has in (True, False))
+    for some, others, what in ((test.images, train.images, "held-out pictures look like training ones"),
+                               (with_it, without, "pictures look alike in both classes")):
+        n = lookalikes(some, others)
+        if n:
+            print(f"note: at least {n} {what}")
+    return train, test
 
 
 # name: function(attrs, size, root, seed) -> (train, test), and what lies under root

@@ -22,6 +22,7 @@ import functools
 import hashlib
 import html
 import io
+import itertools
 import json
 import math
 import os
@@ -36,8 +37,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -326,6 +328,16 @@ def edit(run, out, images, strengths=None, crop=None):
 def framed(config):
     """Whether the data set's pictures are faces framed as CelebA-HQ frames them (CelebA's nearly so)."""
     return config.data.startswith("celeba")
+
+
+def compare_pictures(run, *now):
+    """Tell if the numbers of training and test pictures, now, are not those that the run began with."""
+    then = run.log.setdefault("pictures", [*now])
+    if then != [*now]:
+        held = "none held out now was trained on, unless it has another name"  # see data.held_out
+        held = held if run.config.data == "folder" else "some held out now have been trained on"
+        note(f"note: the run began with {then[0]} + {then[1]} pictures, now there are {now[0]} + {now[1]}; "
+             f"{held}")
 
 
 def note(text):
@@ -637,13 +649,17 @@ def classifier(train_data, device, tell, folder, steps=None):
 
 
 def inception(device):
-    """The network of every published FID, (N, 3, H, W) -> (N, 2048); None where pytorch-fid is missing."""
+    """The network of every published FID, (N, 3, H, W) -> (N, 2048); where it is missing None, and a word."""
     try:
         from pytorch_fid.inception import InceptionV3
         net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # (its weights are fetched once, 91 MB)
-    except (ImportError, OSError, EOFError, RuntimeError) as error:
+    except (ImportError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and not re.search("hash|zip archive", str(error)):
             raise  # (these two: a broken download)
+        files = [*(Path(torch.hub.get_dir()) / "checkpoints").glob("pt_inception*")]
+        why = ("pip install pytorch-fid" if isinstance(error, ImportError) else
+               f"delete {files[0]}, which is damaged" if files else "its weights cannot be fetched")
+        note(f"note: no FID, but the Frechet distance of a ResNet-18; for FID: {why}")
         return None
     net = net.to(device).eval()  # it takes pixels in [0, 1], as if read from files of 8 bits
     return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)
@@ -798,6 +814,7 @@ def evaluate(runs, parts, metrics=METRICS, judges_in="runs/judges", tell=lambda 
 # ------------------------------------------------------------------------------------------------------------
 # Figures. Each returns a matplotlib Figure, 800 pixels wide or more at 100 dpi.
 
+FONT = font_manager.findfont("DejaVu Sans")  # it comes with matplotlib
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
 COLOURS = {"plus": PALETTE[1], "zero": "#999999", "minus": PALETTE[0]}  # r or v = +1, 0, -1
 
@@ -807,9 +824,16 @@ def canvas(columns=1, height=4.5, width=8, **options):
     return figure, figure.subplots(1, columns, **options)
 
 
+def drawable(name):
+    """A folder's name with what the figures' font has no letters for replaced."""
+    known = font_manager.get_font(FONT).get_charmap()
+    runs = itertools.groupby(utf_8(name), lambda letter: ord(letter) in known)
+    return "".join("".join(letters) if there else "attribute 1" for there, letters in runs)
+
+
 def words(name):
     """A folder's name for matplotlib, to which $ would begin a formula."""
-    return utf_8(name).replace("$", r"\$")
+    return drawable(name).replace("$", r"\$")
 
 
 def dotted(axes, *targets):
@@ -1087,8 +1111,9 @@ def moving_picture(G, x, attrs, side=160, n=24):
         y, at = i * (side + 40) + side + 18, (low + high + v[i % n].item() * (high - low)) / 2
         draw.line((low, y, high, y), "#999999", 3)
         draw.ellipse((at - 7, y - 7, at + 7, y + 7), "black")
-        for place, text in ((low, "-1"), ((low + high) / 2, f"{utf_8(attrs[i // n])}: v"), (high, "+1")):
-            draw.text((place, y + 15), text, "black", anchor="mm")
+        for place, text in ((low, "-1"), ((low + high) / 2, f"{drawable(attrs[i // n])}: v"), (high, "+1")):
+            font = None if text.isascii() else ImageFont.truetype(FONT, 10)
+            draw.text((place, y + 15), text, "black", font, anchor="mm")
     film = film.quantize(160, dither=Image.Dither.NONE)
     return [film.crop((0, i * (side + 40), film.width, (i + 1) * (side + 40))) for i in range(len(ys))]
 
@@ -1156,8 +1181,12 @@ def table(results):
 def write(folder, results):
     """Write the scores and figures of one run, a Result for each attribute, into its folder."""
     run, test = results[0].run, results[0].test
-    scores = {"test_pictures": len(test), "steps": run.step,
-              "seed": run.config.seed, "device": run.device.type}
+    state = {"test_pictures": len(test), "steps": run.step, "seed": run.config.seed}
+    scores = state | {"device": run.device.type}
+    with suppress(OSError, ValueError, AttributeError):  # other metrics' marks of the same state stay
+        before = json.loads((folder / "eval.json").read_text())
+        if state.items() <= before.items():  # (but not what the ranker of a run beside it said)
+            scores |= {name: u for name, u in before.items() if not name.startswith("first_")}
     for result in results:
         end = ending(run.config.attr, result.k)
         scores |= {name + end: score for name, score in result.scores.items()}
@@ -1199,6 +1228,8 @@ def command(argv, restore=None):
     try:
         tell(f"loading the data set {c.data}")
         parts, judges_in = data.load(c.data, c.attr, c.size, root), Path(first).resolve().parent / "judges"
+        for run in runs.values():
+            compare_pictures(run, *map(len, parts))
         results = evaluate(runs, parts, args.metrics or METRICS, judges_in, tell)
     finally:
         tell("")  # leaves the line free for what comes next

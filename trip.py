@@ -37,10 +37,10 @@ import argparse
 import math
 import os
 import re
-import shlex
 import signal
 import sys
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -553,6 +553,7 @@ class PaperGenerator(nn.Module):
 
 NOTES = ("warmup", "step", "log")
 MAY_CHANGE = ("steps", "root")  # on the way
+NETWORKS = ("size", "paper_generator", "head", "g_width", "g_blocks", "r_width")  # what decides their weights
 
 
 def save(run, out, nets=("G", "R", "opt_g", "opt_r")):
@@ -582,6 +583,8 @@ def checkpoint(out):
 def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g", "opt_r")):
     """The run in folder `out`; InputError where none is, or one that doesn't fit."""
     state = checkpoint(out)
+    if not isinstance(state.get("config"), dict):
+        raise InputError(f"{out}/trip.pt was not written by this program: name another folder")
     try:
         strange = state["config"].keys() ^ {f.name for f in fields(settings)}
         if strange:  # (a default in the place of a missing one would make it another run)
@@ -592,6 +595,8 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
             if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
                 state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
+        if [*map(type, (state[name] for name in NOTES))] != [int, int, dict]:
+            raise ValueError(f"{', '.join(NOTES)} are of other types")
         vars(run).update({name: state[name] for name in NOTES})
         run.processes = len(state["rng"])
         run.rng.set_state(state["rng"][min(team.number, run.processes - 1)])
@@ -630,13 +635,17 @@ def choose_device(name):
 
 @contextmanager
 def stop_flag():
-    """Within it, Ctrl-C and SIGTERM fill the list that it yields, no more; a second one ends the program."""
+    """Within it, Ctrl-C, SIGTERM and a closed terminal fill the list that it yields, no more, unless they are
+    ignored already, as by nohup; a second one ends the program. In a thread: none, as only main ones may."""
     def stop(number, frame):
         stopped.append(number)
         signal.signal(number, before[number])
 
-    stopped = []
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopped, before = [], {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # (a system has some)
+        number, main = getattr(signal, name, None), threading.current_thread() is threading.main_thread()
+        if number and main and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, stop)
     try:
         yield stopped
     finally:
@@ -747,6 +756,8 @@ def parse(argv, prog="trip.py"):
     mode.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
     mode.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE", help="don't train: apply the run in "
                       "--out to these pictures, and write them to edit/ there, whole and at their own size")
+    add("--from", dest="source", metavar="RUN", help="train a new run from the weights of this one, of "
+        "any data set and attribute")
     add("--v", nargs="+", metavar="V", help="strengths for --edit; for two attributes 1,-1 is one strength "
         "(default: -1 -0.5 0 0.5 1, of one attribute at a time)")
     add("--crop", nargs=3, type=int, metavar=("LEFT", "TOP", "SIZE"), help="the square that --edit changes, "
@@ -762,10 +773,12 @@ def parse(argv, prog="trip.py"):
     args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")
+    if args.source and (args.resume or args.edit):
+        raise InputError("--from starts a new run: leave out --resume and --edit, or --from")
     args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     args.config = Config(**PRESETS[args.preset or "small"] | args.given)
-    if args.out == "":
-        raise InputError("--out '': name a folder, as in --out runs/mine")
+    if args.out == "" or (args.out or "").endswith(".pt"):
+        raise InputError(f"--out {args.out!r}: name a folder, as in --out runs/mine")
     args.out = Path(args.out) if args.out else Path("runs") / "_".join(args.config.attr)
     return args
 
@@ -776,7 +789,16 @@ def open_run(args, device):
     if not args.resume and not args.edit:
         if (out / "trip.pt").exists() and not args.overwrite:
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
-        return Run(args.config, device)
+        run, source = Run(args.config, device), args.source and restore(args.source)
+        c, its = run.config, source.config if source else run.config
+        other = [f"--{name} {as_typed(getattr(its, name))}" for name in NETWORKS
+                 if getattr(its, name) != getattr(c, name)]
+        if other or len(c.attr) != len(its.attr):
+            raise InputError(f"--from {args.source}: its networks are others; add "
+                             f"{' '.join([*other, f'(attributes: {len(its.attr)})'])}")
+        for name in "GR" if source else ():
+            getattr(run, name).load_state_dict(getattr(source, name).state_dict())
+        return run
     run = restore(out, device)
     if args.resume and not run.can_go_on:
         raise InputError(f"the run in {out} is stored without its optimisers: it can --edit, but not go on")
@@ -800,57 +822,62 @@ def main(argv):
     """Train, to the end or until Ctrl-C, or edit pictures. Returns the exit code."""
     args = parse(argv)
     team.join(args.device)
-    out, run, old = args.out, open_run(args, choose_device(args.device)), []
-    if args.overwrite and (out / "trip.pt").exists():  # its files will go, by their names, and nothing else
-        config = checkpoint(out).get("config")
-        if not config:
-            raise InputError(f"{out}/trip.pt is no run of this program: move it, or name another folder")
-        old = ["trip.pt", *eval.files_of(config["attr"])]
+    out, device = args.out, choose_device(args.device)
     if args.edit:
-        return eval.edit(run, out, args.edit, args.v, args.crop)
-    c = run.config
-    if team.number:  # number 0 loads first, the others then find its files
-        team.gather("waits")
-    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
-    if team.number == 0:
-        team.gather("is done")
-    data.make_folder(out)
-    for name in old if team.number == 0 else ():
-        (out / name).unlink(missing_ok=True)
-    unusual = "photo" if c.data == "faces" else "small"
-    if run.step == 0 and (args.preset or "small") == unusual:
-        print("note: --preset photo is for photographs, the defaults are for drawn faces")
-    print(f"{c.data}: {len(train_data)} + {len(test_data)} pictures, {as_typed(c.attr)}; {run.device}; "
-          f"results: {out}")
-    if run.step == c.steps:
-        print(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
-
-    def keep():
-        save(run, out)
-        if run.step and team.number == 0:
-            eval.report(run, out, test_data)
-
-    losses = train(run, data.pairs(train_data, c.batch, run.rng, run.device))
-    tell = eval.progress(run)
-    try:
-        with stop_flag() as stopped:
-            for record in eval.fit(run, losses, test_data, keep):
-                tell(record)
-                asking = team.size == 1 or run.step % 10 == 0
-                if run.step < c.steps and asking and any(team.gather(bool(stopped))):
-                    keep()
-                    start = f"torchrun --nproc-per-node {team.size}" if team.size > 1 else "python"
-                    device = f" --device {args.device}" if args.device != "auto" else ""
-                    print(f"\nstopped and saved at iteration {run.step}; to go on: {start} trip.py "
-                          f"--out={shlex.quote(out.as_posix())} --resume{device}")
-                    return 130
-    except eval.Diverged as error:
+        return eval.edit(open_run(args, device), out, args.edit, args.v, args.crop)
+    with data.alone(out) if team.number == 0 else nullcontext():
+        run, old = open_run(args, device), []
+        if args.overwrite and (out / "trip.pt").exists():  # its files will go, by their names, nothing else
+            config = checkpoint(out).get("config")
+            if not config:
+                raise InputError(f"{out}/trip.pt is no run of this program: move it, or name another folder")
+            old = ["trip.pt", *eval.files_of(config["attr"])]
+        c = run.config
+        if team.number:  # number 0 loads first, the others then find its files
+            team.gather("waits")
+        train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
         if team.number == 0:
-            print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a "
-                  f"smaller --lr_g or --lr_r and --overwrite", file=sys.stderr)
-        return 1
-    print(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
-    return 0
+            team.gather("is done")
+        for name in old if team.number == 0 else ():
+            (out / name).unlink(missing_ok=True)
+        unusual = "photo" if c.data == "faces" else "small"
+        if run.step == 0 and (args.preset or "small") == unusual:
+            print("note: --preset photo is for photographs, the defaults are for drawn faces")
+        print(f"{c.data}: {len(train_data)} + {len(test_data)} pictures, {as_typed(c.attr)}; {run.device}; "
+              f"results: {out}")
+        eval.compare_pictures(run, len(train_data), len(test_data))
+        if run.step == c.steps:
+            print(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
+
+        def keep():
+            save(run, out)
+            try:
+                if run.step and team.number == 0:
+                    eval.report(run, out, test_data)
+            except (RuntimeError, ValueError, TypeError, LookupError) as error:  # of matplotlib, of fonts ...
+                eval.note(f"note: a figure was not made ({in_a_line(error)}); the run goes on")
+
+        losses = train(run, data.pairs(train_data, c.batch, run.rng, run.device))
+        tell = eval.progress(run)
+        try:
+            with stop_flag() as stopped:
+                for record in eval.fit(run, losses, test_data, keep):
+                    tell(record)
+                    asking = team.size == 1 or run.step % 10 == 0
+                    if run.step < c.steps and asking and any(team.gather(bool(stopped))):
+                        keep()
+                        start = f"torchrun --nproc-per-node {team.size}" if team.size > 1 else "python"
+                        device = f" --device {args.device}" if args.device != "auto" else ""
+                        print(f"\nstopped and saved at iteration {run.step}; to go on: {start} trip.py "
+                              f"--out={data.quote(out.as_posix())} --resume{device}")
+                        return 130
+        except eval.Diverged as error:
+            if team.number == 0:
+                print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a "
+                      f"smaller --lr_g or --lr_r and --overwrite", file=sys.stderr)
+            return 1
+        print(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
+        return 0
 
 
 def leave(code):

@@ -455,23 +455,23 @@ def main(argv):
         raise InputError(f"--{name}: {args.rival} has none such; it has {', '.join(SETTINGS[args.rival])}")
     c = configured(args.rival, **given)
     out = args.out or Path("runs") / f"{'_'.join(c.attr)}-{c.rival}"
-    if (out / "trip.pt").exists():
-        raise InputError(f"{out} holds a run: remove it, or name another folder with --out")
-    run = RIVALS[c.rival](c, trip.choose_device(args.device))
-    train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
-    if c.batch > len(train_data):
-        raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type fewer")
-    data.make_folder(out)
-    print(f"{c.rival}: {c.data}, {trip.as_typed(c.attr)}; {run.device}; results, at the end: {out}")
-    try:
-        tell = eval.progress(run)
-        for record in eval.fit(run, run.train(train_data), test_data, measure=run.measure):
-            tell(record)
-        trip.save(run, out, run.nets)
-    except eval.Diverged as error:
-        raise InputError(f"stopped: {error}; start anew with a smaller --lr_g or --lr_r") from None
-    eval.report(run, out, test_data)
-    return 0
+    with data.alone(out):
+        if (out / "trip.pt").exists():
+            raise InputError(f"{out} holds a run: remove it, or name another folder with --out")
+        run = RIVALS[c.rival](c, trip.choose_device(args.device))
+        train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
+        if c.batch > len(train_data):
+            raise InputError(f"--batch {c.batch}: there are {len(train_data)} training pictures; type fewer")
+        print(f"{c.rival}: {c.data}, {trip.as_typed(c.attr)}; {run.device}; results, at the end: {out}")
+        try:
+            tell = eval.progress(run)
+            for record in eval.fit(run, run.train(train_data), test_data, measure=run.measure):
+                tell(record)
+            trip.save(run, out, run.nets)
+        except eval.Diverged as error:
+            raise InputError(f"stopped: {error}; start anew with a smaller --lr_g or --lr_r") from None
+        eval.report(run, out, test_data)
+        return 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ FIGURES = HERE / "figures"
 RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
 PAGES = ROOT / "README.md", HERE / "README.md"
 PHOTOS = ("smile", "male", "mouth_open", "cheekbones", "eyeglasses")  # the paper's four, and one
+JUDGED_BY = {"celeba-hq": PHOTOS, "lfwa": ("smile", "frown")}  # what the judge of photographs learns
 METRICS = ev.METRICS
 
 # ------------------------------------------------------------------------------------------------------------
@@ -48,6 +49,8 @@ METRICS = ev.METRICS
 FORMER = rivals.FORMER  # the default of commit e3c4f7e, of which the groups that name it were made
 SMALL = FORMER | dict(size=32, steps=900, shift=1)  # where many runs are compared
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
+PAPER = trip.PRESETS["paper"] | dict(size=64, g_width=32, r_width=32)  # its networks at half their width
+SHOES = dict(data="edges2shoes", attr=("edges",), steps=3000, head="score", lam_id=0.5, lam_paint=0.0)
 FORMER_PHOTO = PHOTO | dict(lam=0.5)  # of commit e3c4f7e; study.csv's remarks say what no option does
 ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
             "nor its penalty": dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": dict(lam=0.0),
@@ -77,6 +80,11 @@ GROUPS = {
     "rivalry": (range(3), unshielded(SMALL, *SHIELDS)),
     "rivalry64": (range(1), unshielded(FORMER, "all", "no slope penalty", "nor a shift")),
     "pretrained": (range(1), {"smile": PHOTO}),
+    "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq"), "drawn faces": PAPER}),
+    "photo_lfwa": (range(3), {name: trip.PRESETS["photo"] | dict(data="lfwa", attr=(name,))
+                              for name in JUDGED_BY["lfwa"]}),
+    "photo_shoes": (range(1), {"warps, adds paint": SHOES, "Table 3": SHOES | dict(
+        paper_generator=True, g_width=32, lam_c=2.5)}),
     "photos": (range(1), {"smile": FORMER_PHOTO} | {
         name: FORMER_PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]}),
     "photo_more": (range(1), {"eyeglasses": FORMER_PHOTO | dict(attr=("eyeglasses",)),
@@ -176,12 +184,12 @@ def variants(rows):
 # Runs
 
 def judges_of(config):
-    """The judges of a run's data; of photographs, where one ResNet-18 learns all of PHOTOS, its part."""
-    attrs = config.attr if config.data == "faces" else PHOTOS
+    """The judges of a run's data; of photographs, where one ResNet-18 learns all of JUDGED_BY, its part."""
+    attrs = JUDGED_BY.get(config.data, config.attr)
     train_data, _ = data.load(config.data, attrs, config.size, config.root)
     judges = ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
-    if config.data != "faces" and judges.classifier:
-        last, mine = judges.classifier.fc, [PHOTOS.index(attr) for attr in config.attr]
+    if config.data in JUDGED_BY and judges.classifier:
+        last, mine = judges.classifier.fc, [attrs.index(attr) for attr in config.attr]
         last.weight.data, last.bias.data = last.weight.data[mine], last.bias.data[mine]
     return judges
 
@@ -200,19 +208,19 @@ def work(job):
     torch.set_num_threads(1)
     train_data, test_data = parts_of(config)
     out, found = run_folder(options, seed), {"options": options, "seed": seed, "remark": ""}
+    out.mkdir(parents=True, exist_ok=True)
     if isinstance(config, rivals.Config):
         run = rivals.RIVALS[config.rival](config)
         records = ev.fit(run, run.train(train_data), test_data, measure=run.measure)
     else:
-        run = trip.Run(config)
+        run = trip.restore(out) if is_there(options, seed) else trip.Run(config)  # (one that was stopped)
         stream = data.pairs(train_data, config.batch, run.rng)
-        records = ev.fit(run, trip.train(run, stream), test_data)
+        records = ev.fit(run, trip.train(run, stream), test_data, lambda: trip.save(run, out))
     try:
         for _ in records:
             pass
     except ev.Diverged as error:
         return found | {"remark": str(error)}, run.log["history"]
-    out.mkdir(parents=True, exist_ok=True)
     trip.save(run, out, **({} if run.R else dict(nets=run.nets)))
     ev.report(run, out, test_data)
     row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}

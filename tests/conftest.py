@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def pytest_addoption(parser):
 
 def submission(config):
     path = Path(config.getoption("--trip") or ROOT).resolve()
+    deeper = [] if (path / "trip.py").is_file() else [*path.glob("[!._]*/trip.py")]  # as zips nest them
+    path = deeper[0] if len(deeper) == 1 else path
     return path / "trip.py" if path.is_dir() else path
 
 
@@ -37,6 +40,8 @@ def pytest_configure(config):
     file = config.getoption("--grades")
     if file and not Path(file).resolve().parent.is_dir():
         raise pytest.UsageError(f"--grades {file}: there is no such folder")
+    if zipfile.is_zipfile(submission(config)):
+        raise pytest.UsageError(f"{submission(config)} is an archive: unpack it, and name its folder")
     if not submission(config).is_file():
         raise pytest.UsageError(
             f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")

@@ -277,6 +277,68 @@ def test_what_is_no_picture_by_its_name_or_place_is_none(names, said, tmp_path, 
     assert said.format(root=tmp_path.as_posix()) in told and (said or "no pictures" not in told)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for a right to make links")
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    two_folders(tmp_path / "root", 40)
+    two_folders(tmp_path, 80, name="more")
+    for i in range(40):
+        (tmp_path / "more" / f"{i}.jpg").unlink(missing_ok=True)
+    (tmp_path / "root" / "smiling" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "root" / "smiling" / "circle").symlink_to(tmp_path / "root" / "smiling")
+    assert numbers_of(data.load("folder", ["smiling"], 32, tmp_path / "root")) == [
+        *range(40), *range(41, 80, 2)]
+
+
+def test_what_is_held_out_was_never_trained_on_when_pictures_come(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(eval, "report", lambda *_: None)
+    two_folders(tmp_path / "root", 300)
+    options = [*TINY, "--data", "folder", "--root", str(tmp_path / "root"), "--attr", "Smiling/"]
+    assert trip.main([*options, "--out", str(tmp_path / "run")]) == 0
+    first = [*map(numbers, data.load("folder", ["smiling"], 32, tmp_path / "root"))]
+    two_folders(tmp_path / "root", 600)
+    then = [*map(numbers, data.load("folder", ["smiling"], 32, tmp_path / "root"))]
+    assert not set(first[0]) & set(then[1]) and 10 < len(first[1]) < len(then[1]) < 100
+    capsys.readouterr()
+    assert trip.main([*options, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert f"began with {len(first[0])} + {len(first[1])} pictures, now there are {len(then[0])} + " in said
+    assert "none held out now was trained on" in said
+
+
+def test_pictures_in_both_parts_or_classes_and_subfolders_get_a_word(tmp_path, capsys):
+    for i in range(0, 160, 2):  # (neighbours differ by 6 of 255 only)
+        picture(tmp_path / ("smiling" if i % 4 else "other") / f"{i}.jpg", i)
+    data.load("folder", ["smiling"], 32, tmp_path)
+    assert "look" not in capsys.readouterr().out
+    for i in range(2, 62, 4):
+        picture(tmp_path / "smiling" / "film" / f"{i}.png", i)  # (other names: some are held out, some not)
+        picture(tmp_path / "other" / f"copy {i}.jpg", i)
+    data.load("folder", ["smiling"], 32, tmp_path)
+    said = capsys.readouterr().out
+    assert re.search(r"at least \d+ held-out pictures look like training ones", said)
+    assert re.search(r"at least \d+ pictures look alike in both classes", said) and "whatever their" in said
+
+
+@pytest.mark.parametrize("val", ["val", "test", "Validation"])
+def test_folders_of_train_and_val_are_the_two_parts(val, tmp_path, capsys):
+    two_folders(tmp_path / "train", 80)
+    two_folders(tmp_path / val, 20)
+    train, test = data.load("folder", ["smiling"], 32, tmp_path)
+    assert [sorted(numbers(part)) for part in (train, test)] == [list(range(80)), list(range(20))]
+    with pytest.raises(data.InputError, match="not 'train'; found .'other', 'smiling'."):
+        data.load("folder", ["train"], 32, tmp_path)
+
+
+def test_fifteen_pictures_of_a_class_are_enough_to_begin(tmp_path, capsys):
+    two_folders(tmp_path, 306)
+    for i, path in enumerate(sorted((tmp_path / "smiling").iterdir())):
+        if i >= 15:
+            path.rename(tmp_path / "other" / path.name)
+    train, test = data.load("folder", ["smiling"], 32, tmp_path)
+    assert train.labels.sum() + test.labels.sum() == 15 and test.labels.sum() >= 2
+    assert "training pictures have 'smiling': a trial needs" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------------------------------------
 # The file of decoded pictures
 
@@ -385,6 +447,24 @@ def test_a_disk_too_small_is_told_before(tmp_path, monkeypatch, fake):
     with pytest.raises(data.InputError, match="1 MB are needed, 0 are free"):  # never 0 needed
         decoded(tmp_path)
     assert not list(tmp_path.iterdir()) and not fake.read
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, {here!r})
+import data
+resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))  # as a disk that is full then
+data.np.prod = lambda shape: 1000  # (else the file is not even begun)
+data.load("folder", ["smiling"], 64, "root")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
+def test_a_disk_that_is_full_while_pictures_are_decoded_is_an_error_and_no_signal(tmp_path):
+    two_folders(tmp_path / "root", 80)
+    (tmp_path / "full.py").write_text(FULL.format(here=str(HERE)))
+    done = subprocess.run([sys.executable, "full.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "OSError" in done.stderr.splitlines()[-1], done.stderr
 
 
 TWO = """
@@ -627,6 +707,13 @@ def test_a_run_of_the_papers_generator_has_a_strip_only(tmp_path, monkeypatch, c
     assert x.shape == (1, 3, 32, 32) and "the training's size" in said and not (tmp_path / "edit").exists()
 
 
+def test_a_picture_that_is_too_large_is_called_so(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "me.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(data.InputError, match="me.png: it is too large, more than"):
+        data.read_picture(tmp_path / "me.png", 32)
+
+
 @pytest.mark.parametrize("kind, mode", [("uint16", "I;16"), ("int32", "I"), ("float32", "F")])
 def test_deep_grey_is_refused_not_clipped(kind, mode, tmp_path):
     Image.fromarray(np.ones((9, 9), kind)).save(tmp_path / "deep.tif")
@@ -651,6 +738,12 @@ def test_pillow_heif_is_used_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "data_anew", module)
     exec(compile((HERE / "data.py").read_text(encoding="utf-8"), "data.py", "exec"), module.__dict__)
     assert called == [1]
+
+
+def test_an_old_python_gets_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit, match="needs Python 3.10 or newer"):
+        exec(compile((HERE / "data.py").read_text(encoding="utf-8"), "data.py", "exec"), {})
 
 
 @pytest.fixture
@@ -745,6 +838,17 @@ def test_a_folder_may_have_any_name(tmp_path, monkeypatch):
     assert eval.main([os.path.join(".", run), "--metrics", "ranker"]) == 0
     files = {path.name for path in (tmp_path / run).iterdir()}
     assert {"samples.png", "ranker.png", "ranker.npz", "edit.png", "fig7_ranker.png", "eval.json"} <= files
+
+
+@pytest.mark.parametrize("name, drawn", [
+    ("улыбка", "улыбка"), ("χαμόγελο", "χαμόγελο"), ("微笑", "attribute 1"),
+    ("runs/微笑 a", "runs/attribute 1 a")])
+def test_a_name_of_another_alphabet_is_drawn_or_replaced(name, drawn, recwarn):
+    assert eval.words(name) == drawn
+    run = trip.Run(trip.Config(**SMALL, attr=(name,)))
+    frames = eval.moving_picture(run.G, torch.zeros(1, 3, 32, 32), run.config.attr)
+    eval.strips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 3, 32, 32), ["0"], name).savefig(os.devnull)
+    assert frames and not recwarn.list
 
 
 @pytest.mark.parametrize("name", ["$smile$", "a $ b", "\\$a$", "$$", "plain"])

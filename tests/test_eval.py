@@ -413,6 +413,16 @@ def test_an_error_of_the_device_is_no_damaged_judge_and_no_missing_inception(smi
     assert INCEPTION("cpu") is None
 
 
+def test_weights_of_inception_that_are_none_are_named_and_why_there_is_no_fid(tmp_path, monkeypatch, capsys):
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    page = tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    page.write_text("<!DOCTYPE html>quota exceeded")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert INCEPTION("cpu") is None and f"for FID: delete {page}" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "pytorch_fid.inception", None)
+    assert INCEPTION("cpu") is None and "for FID: pip install pytorch-fid" in capsys.readouterr().err
+
+
 def test_only_inception_features_are_called_fid(smiles, judges, monkeypatch):
     assert eval.call_judges(("fid",), smiles[0], "cpu", quiet, judges).features_name == "frechet_resnet18"
     monkeypatch.setattr(eval, "inception", lambda device: lambda x: x.mean((2, 3)))
@@ -476,6 +486,12 @@ def test_a_second_evaluation_trains_no_judge_and_touches_no_file(run_folder, few
     monkeypatch.chdir(run_folder)  # named otherwise: the same judges, the same scores
     assert evaluate(capsys, ".", *metrics)[0] == 0
     assert contents(run_folder)["eval.json"] == before["eval.json"]
+    for steps, there in ((8, True), (9, False)):  # other metrics' marks stay, of the same state of the run
+        marks = json.loads(before["eval.json"][0]) | {"steps": steps}
+        (run_folder / "eval.json").write_text(json.dumps(marks))
+        evaluate(capsys, run_folder, "--metrics", "ssim")
+        scores = json.loads((run_folder / "eval.json").read_text())
+        assert "ssim_score" in scores and ("aas" in scores) == there and scores["steps"] == 8
 
 
 def test_several_runs_are_compared_by_the_first_ones_ranker(run_folder, few, tmp_path, capsys):

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,7 +192,7 @@ def body_of(text, name):
 
 def submit(folder, *replacements):
     """A folder with trip.py and data.py, (function, old, new) replaced in them. Returns trip.py's path."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     texts = dict(SOURCES)
     for function, old, new in replacements:
         module, name = function.split(".", 1)
@@ -462,7 +463,7 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, mon
 
 
 @pytest.mark.parametrize("text, says", [
-    ("def (:", "SyntaxError"), ("import nonesuch", "nonesuch"), ("raise SystemExit", "SystemExit"),
+    ("x = 1\ndef (:", "SyntaxError: invalid syntax, line 2: def (:"), ("import nonesuch", "nonesuch"), ("raise SystemExit", "SystemExit"),
     ("import os; os._exit(3)", "exit code 3"), ("while True: pass", "stopped after"), ("", "AttributeError")])
 def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
     monkeypatch.setattr(grader, "IMPORT", 4)
@@ -487,12 +488,12 @@ def pytest_in(folder, *arguments):
 
 
 def test_the_command_that_grades_and_its_json(tmp_path):
-    folder = submit(tmp_path / "anna", ("trip.ranker_rank_loss", "real - r", "real + r")).parent
+    folder = submit(tmp_path / "zip" / "anna", ("trip.ranker_rank_loss", "real - r", "real + r")).parent
     for trap in ("conftest.py", "test_grade.py", "tests/conftest.py"):  # what might be taken for our own
         (folder / trap).parent.mkdir(exist_ok=True)
         (folder / trap).write_text("raise SystemExit")
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --collect-only")
-    done = pytest_in(ROOT, "tests", "--trip", str(folder), "--grades", str(tmp_path / "grades.json"))
+    done = pytest_in(ROOT, "tests", "--trip", str(folder.parent), "--grades", str(tmp_path / "grades.json"))
     total = sum(map(test_grade.points, test_grade.GRADED))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "sign of r turned round" in done.stdout and f"{total - 1:3} of {total}" in done.stdout
@@ -508,6 +509,7 @@ def test_a_wrong_command_is_told_in_one_line(copy, tmp_path):
     """pytest reads the conftest.py of the first path that it sees: in a wrong order, the student's."""
     for says, *arguments in (("in this order", "--trip", str(copy), "tests"),
                              ("in this order", "--trip", str(copy)),
+                             ("unpack it", "tests", "--trip", shutil.make_archive(tmp_path / "a", "zip", copy)),
                              (str(tmp_path), "tests", "--trip", str(tmp_path))):
         done = pytest_in(ROOT, *arguments)
         assert done.returncode == 4 and says in done.stderr and done.stderr.strip().count("\n") == 0

@@ -137,6 +137,8 @@ def explain(error, file):
     if type(error) is NotImplementedError:
         return f"not done yet: {error}"
     message = traceback.format_exception_only(error)[-1].strip()[:500]
+    if isinstance(error, SyntaxError):
+        message += f", line {error.lineno}: {(error.text or '').strip()}"
     lines = [frame for frame in traceback.extract_tb(error.__traceback__)
              if Path(frame.filename).parent == file.parent]
     return f"raised {message}" + "".join(f"\n  in {Path(f.filename).name}, line {f.lineno}: {f.line}"
