@@ -1061,7 +1061,7 @@ def dial_page(run, x, strengths=None):
     """The page of the dial, of pictures made beforehand: a slider of 21 places, or two of 9, see `page`."""
     n, digits, quality = (21, 1, 90) if len(run.config.attr) == 1 else (9, 2, 70)
     v, y, curves, words = dial_curves(run, x, n, strengths)
-    dials = [{"name": name, "places": [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0], "start": n // 2,
+    dials = [{"name": name, "places": [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0], "start": n - n // 5,
               "curves": of} for name, of in zip(dial_names(run), curves)]
     return page(title_of(run), words, y, dials, quality)
 

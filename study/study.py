@@ -183,11 +183,16 @@ def variants(rows):
 # ------------------------------------------------------------------------------------------------------------
 # Runs
 
+def metrics_of(config):
+    """All metrics; of shoes, that any classifier tells from drawings, those that need none."""
+    return ("ssim", "ranker", "preservation") if config.data == "edges2shoes" else METRICS
+
+
 def judges_of(config):
     """The judges of a run's data; of photographs, where one ResNet-18 learns all of JUDGED_BY, its part."""
     attrs = JUDGED_BY.get(config.data, config.attr)
     train_data, _ = data.load(config.data, attrs, config.size, config.root)
-    judges = ev.call_judges(METRICS, train_data, "cpu", data.teller(), JUDGES)
+    judges = ev.call_judges(metrics_of(config), train_data, "cpu", data.teller(), JUDGES)
     if config.data in JUDGED_BY and judges.classifier:
         last, mine = judges.classifier.fc, [attrs.index(attr) for attr in config.attr]
         last.weight.data, last.bias.data = last.weight.data[mine], last.bias.data[mine]
@@ -225,7 +230,7 @@ def work(job):
     ev.report(run, out, test_data)
     row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}
     test_data = test_data[:1000 if config.size > 32 else 500]
-    results = ev.assess(run, test_data, judges_of(config), METRICS)
+    results = ev.assess(run, test_data, judges_of(config), metrics_of(config))
     if config.data != "faces" and len(config.attr) == 1:
         row["outside_l1"] = upper_l1(run, test_data)
     row |= {name: np.mean([result.scores[name] for result in results])
@@ -461,18 +466,25 @@ def fig_variants(group, root="", only=""):
 
 
 def fig_zeros(n=8):
-    """Mouths of the first n held-out faces at four times their size: x; swapped, with a rival and without."""
+    """Mouths of the first n held-out faces at four times their size: x; truly redrawn with the other end's
+    strength; swapped, with a rival and without, each above how far it is off the true redraw (grey: nowhere).
+    """
     made = [options for _, seed, options, _ in configs("zeros") if seed == 0]
     if not all(is_there(options, 0) for options in made):
         return None
     runs = [trip.restore(run_folder(options, 0)) for options in made]
     _, test = parts_of(runs[0].config)
     x, v = data.as_float(test.images[:n]), ev.swap_strength(test.labels[:n])
-    rows = [x, *(ev.in_parts(run.G.eval(), x, v) for run in runs)]
+    true = data.as_float(data.redraw(test[:n], 0.5 + 0.35 * v))  # (the default's range is about 0.7)
+    rows, names = [x, true], ["x", "truly redrawn"]
+    for run in runs:
+        made = ev.in_parts(run.G.eval(), x, v)
+        rows += [made, made - true]
+        names += [f"swapped, lambda = {run.config.lam:g}", "minus the true redraw"]
     mouths = torch.stack(rows)[..., 30:62, 12:52].repeat_interleave(4, -1).repeat_interleave(4, -2)
-    figure, axes = ev.canvas(1, 4.4, 13.5)
-    axes.imshow((ev.tiled(mouths) + 1) / 2)
-    axes.set_yticks([64, 192, 320], ["x", *(f"swapped, lambda = {run.config.lam:g}" for run in runs)])
+    figure, axes = ev.canvas(1, 7.1, 13.5)
+    axes.imshow((ev.tiled(mouths).clip(-1, 1) + 1) / 2)
+    axes.set_yticks([128 * i + 64 for i in range(len(rows))], names)
     axes.set_xticks([160 * i + 80 for i in range(n)], [f"v = {u:+.0f}" for u in v[:, 0].tolist()])
     axes.tick_params(length=0)
     return figure
@@ -593,17 +605,84 @@ def compared(rows, columns, title="", paper={}):
     return markdown(["", *(LABELS[name][0] for name in columns), *[title] * bool(paper)], lines)
 
 
-def top_table(rows):
-    """The first page's: means of all seeds beside the paper's numbers."""
-    def means(form, *names):
-        return " / ".join(format(np.mean([row[name] for row in rows]), form) for name in names)
+def top_table(rows, photographs):
+    """The first page's: means of all seeds, of drawn faces and of photographs, beside the paper's numbers."""
+    def line(title, paper, form, *names):
+        cells = []
+        for some in (rows, photographs):
+            values = [[row[name] for row in some if row[name] != ""] for name in names]
+            cells.append(" / ".join(format(np.mean(u), form) if u else "not measured" for u in values))
+        return [title, *cells, paper]
 
-    return markdown([f"mean of {len(rows)} seeds", "here", "the paper (CelebA-HQ, 256 px)"], [
-        ["ranker on real pairs, r = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[:3]), "+1 / 0 / -1"],
-        ["ranker on generated pairs, v = +1 / 0 / -1", means("+.2f", *ev.OUTPUTS[3:]), "+0.5 / 0 / -0.5"],
-        ["AAS: swapped faces that a classifier calls swapped", means(".1f", "aas") + " %", "97.69 %"],
-        ["mean of \\|G(x, 0) - x\\|, pixels in [-1, 1]", means(".3f", "recon_l1"), "not given"],
-        ["rank correlation of v with the true strength", means(".2f", "true_spearman"), "cannot be known"]])
+    return markdown(["", f"drawn faces, 64 px, {len(rows)} seeds",
+                     f"photographs, 64 px, {len(photographs)} seed{'s' * (len(photographs) > 1)}",
+                     "the paper: photographs, 256 px"], [
+        line("R of real pairs, r = +1 / -1", "+1 / -1", "+.2f", "real_plus", "real_minus"),
+        line("R of generated pairs, v = +1 / -1", "+0.5 / -0.5", "+.2f", "gen_plus", "gen_minus"),
+        line("AAS, %", "97.69", ".1f", "aas"),
+        line("SSIM score, Eq. 8 (evenness; 0 is best)", ".0030", ".4f", "ssim_score"),
+        line("correlation of R with v", "not given", ".2f", "ranker_pearson"),
+        line("rank correlation of v with the true strength", "cannot be known", ".2f", "true_spearman")])
+
+
+HELD, PART, FAILS, NO = "holds", "in part", "fails", "cannot be measured here"
+# what the paper says; group and variant; what they say here, {column}: the mean over seeds; the paper's
+# number; and whether it holds, a function of the means
+PAPER_SAYS = [
+    ("Fig. 1, 5: series that are even in v; SSIM score", "claim", "default", "{ssim_score:.4f}", ".0030",
+     lambda m: HELD if m["ssim_score"] < 0.0045 else PART),
+    ("Fig. 13-15: the same, photographs", "pretrained", "smile", "{ssim_score:.4f}", ".0030",
+     lambda m: HELD if m["ssim_score"] < 0.0045 else PART),
+    ("Fig. 6, 7: R of generated pairs rises with v, and varies little", "claim", "default",
+     "correlation {ranker_pearson:.2f}; std at v = -1, 1: {gen_minus_std:.2f}, {gen_plus_std:.2f}",
+     "std .157, .159", lambda m: HELD if m["ranker_pearson"] > 0.9 and m["gen_minus_std"] < 0.18 else PART),
+    ("Fig. 7, 9: Fader Networks swap fewer than TRIP", "photo_rivals", "fn", "AAS {aas:.1f}, TRIP's 99.6",
+     "< 85", lambda m: HELD if m["aas"] < 95 else FAILS),
+    ("RankCGAN draws somebody else", "photo_rivals", "rcgan", "L1 of G(x, 0) to x: {recon_l1:.2f}", "seen",
+     lambda m: HELD if m["recon_l1"] > 0.2 else FAILS),
+    ("RelGAN swaps, but unevenly", "photo_rivals", "relgan", "AAS {aas:.1f} after TRIP's time", "SSIM .0512",
+     lambda m: NO if m["aas"] < 20 else PART),
+    ("Fig. 8: two dials at once", "photo_more", "smile, male", "AAS {aas:.1f}, mean of both", "seen",
+     lambda m: HELD if m["aas"] > 95 else FAILS),
+    ("Fig. 11: real pairs end at +-1", "claim", "default", "{real_plus:+.2f}, {real_minus:+.2f}", "+1, -1",
+     lambda m: HELD if m["real_plus"] > 0.9 else PART),
+    ("Fig. 11: generated pairs end at +-1/2", "claim", "default", "{gen_plus:+.2f}, {gen_minus:+.2f}",
+     "+.5, -.5", lambda m: HELD if max(abs(m["gen_plus"] - 0.5), abs(m["gen_minus"] + 0.5)) < 0.05 else PART),
+    ("the same, photographs", "pretrained", "smile", "real {real_plus:+.2f}, {real_minus:+.2f}; generated "
+     "{gen_plus:+.2f}, {gen_minus:+.2f}", "+1, -1; +.5, -.5",
+     lambda m: HELD if m["real_plus"] > 0.9 else PART),
+    ("Table 2: TRIP swaps; AAS", "zeros", "default", "{aas:.1f}", "97.69",
+     lambda m: HELD if m["aas"] > 97 else FAILS),
+    ("Table 2: lambda = 0 loses the edit", "zeros", "lambda = 0", "{aas:.1f}", "55.7",
+     lambda m: HELD if m["aas"] < 80 else FAILS),
+    ("the same, photographs", "photo_rivals", "lambda = 0", "{aas:.1f}", "55.7",
+     lambda m: HELD if m["aas"] < 80 else FAILS),
+    ("Table 2: without L_rank no edit", "ablation", "no L_rank", "{aas:.1f}", "9.73",
+     lambda m: HELD if m["aas"] < 20 else FAILS),
+    ("Table 2: without L_gan worse pictures; leakage", "ablation", "no L_gan", "{leakage:.3f}, TRIP's 0.050",
+     "FID 78.08, TRIP's 10.19", lambda m: HELD if m["leakage"] > 0.06 else FAILS),
+    ("Table 2: CLS is uneven; AAS, SSIM score", "ablation", "CLS", "{aas:.1f}, {ssim_score:.4f}",
+     "92.37, .0163", lambda m: HELD if m["ssim_score"] > 0.012 else FAILS),
+    ("Fig. 12, Table 1: LFWA, smile", "photo_lfwa", "smile", "AAS {aas:.1f}, SSIM score {ssim_score:.4f}",
+     "SSIM .0001", lambda m: HELD if m["aas"] > 95 else PART),
+    ("Fig. 16: shoes to edges", "photo_shoes", "Table 3", "R {real_plus:+.2f}, {gen_plus:+.2f}", "seen",
+     lambda m: PART),
+    ("Sec. 4's settings, to their end", "paper", "photographs", "R {real_plus:+.2f}, {gen_plus:+.2f}",
+     "+1, +.5", lambda m: HELD if m["real_plus"] > 0.8 else FAILS),
+    ("Table 1: FID of 30,000 pictures at 256 px", "", "", "needs a GPU", "10.19 (smile)", lambda m: NO)]
+
+
+def paper_table(rows):
+    """The paper, experiment by experiment: what it says, the command, our means, what becomes of it."""
+    lines = []
+    for says, group, variant, form, paper, judged in PAPER_SAYS:
+        of = [row for row in rows if (row["group"], row["variant"]) == (group, variant)]
+        means = {name: np.mean([row[name] for row in of if row[name] != ""] or np.nan)
+                 for name in re.findall(r"{(\w+)", form)}
+        there = of and not np.isnan(list(means.values())).any() or not group
+        lines.append([says, f"`study.py {group}`" * bool(group), form.format(**means) if there else "not run",
+                      paper, judged(means) if there else "open"])
+    return markdown(["the paper", "command", "here", "the paper's number", ""], lines)
 
 
 def claim_table(rows):
@@ -637,7 +716,8 @@ def tables(rows):
     whole = {group: of for group, of in whole.items() if len(variants(of)) == len(GROUPS[group][1])}
     made = {group: compared(whole[group], *TABLES[group]) for group in TABLES if group in whole}
     if "claim" in whole:
-        made |= {"top": top_table(whole["claim"]), "claim": claim_table(whole["claim"])}
+        made |= {"top": top_table(whole["claim"], whole["pretrained"]), "claim": claim_table(whole["claim"])}
+    made["paper"] = paper_table(rows)
     if THEORY.is_file():
         made["theory"] = theory_table(read_table(THEORY))
     return made
@@ -680,9 +760,14 @@ def draw(root="", large=""):
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
-    for name in ("samples.png", "ranker.png"):
-        if (claim / name).is_file():
-            ev.put(FIGURES / name, (claim / name).read_bytes())
+    copied = {"samples.png": claim / "samples.png", "ranker.png": claim / "ranker.png"}
+    for group in ("photo_lfwa", "photo_shoes", "paper"):  # strips of the first eight pictures, drawn by each run
+        for variant, seed, options, _ in configs(group):
+            name = re.sub(r"\W+", "_", f"{group} {variant}".lower()).replace("photo_", "photos_")
+            copied |= {f"{name}.png": run_folder(options, seed) / "samples.png"} if seed == 0 else {}
+    for name, made_by_run in copied.items():
+        if made_by_run.is_file():
+            ev.put(FIGURES / name, made_by_run.read_bytes())
     for page in PAGES:
         ev.put(page, filled(page.read_text(encoding="utf-8"), made))
 

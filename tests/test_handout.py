@@ -312,18 +312,14 @@ def sentences(text):
 
 
 def secrets():
-    """What is not for students: the functions' lines, SOLUTIONS.md, all after the notebook's "Solutions"."""
-    found = sentences(read(ROOT / "tests" / "course" / "SOLUTIONS.md"))
+    """What is not for students: the functions' lines and SOLUTIONS.md."""
+    rubric = read(ROOT / "tests" / "course" / "SOLUTIONS.md")
+    found = sentences(re.sub(r"```.*?```", "", rubric, flags=re.S))
+    found |= {plain(block) for block in re.findall(r"```python\n(.*?)```", rubric, re.S) if len(block) > 20}
     for module, name in (function.split(".", 1) for function in test_grade.GRADED):
         lines = [line.split("  #")[0].strip().removeprefix("return ")
                  for line in body_of(SOURCES[module], name).splitlines()]
         found |= {line for line in lines if len(line) > 15}
-    cells = json.loads(read(ROOT / "walkthrough.ipynb"))["cells"]
-    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    start, = (i for i, text in enumerate(texts) if text.startswith("## Solutions"))  # (whatever their tags)
-    for text in texts[start + 1:]:
-        found |= {plain(block) for block in re.findall(r"```python\n(.*?)```", text, re.S)}
-        found |= sentences(re.sub(r"```.*?```", "", text, flags=re.S))
     return found
 
 
@@ -331,7 +327,7 @@ def leaks(folder):
     """The names of a student's files that hold some of it."""
     found, hidden = set(), secrets()
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in (".png", ".gif", ".jpg"):
+        if path.is_file() and path.suffix not in (".png", ".gif", ".jpg", ".pt"):
             text = read(path)
             if path.name == "trip.py":  # (`train` has the same contexts as the steps)
                 text = text.replace(body_of(text, "train"), "")
@@ -351,9 +347,9 @@ def test_a_solution_in_the_handout_would_be_found(copy, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text(rubric.split("## The questions to the room")[1], encoding="utf-8")
     (tmp_path / "trip.py").write_text(SOURCES["trip"], encoding="utf-8")
     notebook = json.loads(read(ROOT / "walkthrough.ipynb"))
-    one = next(cell for cell in notebook["cells"] if "<details>" in "".join(cell["source"]))
-    one["metadata"]["tags"] = []  # forgotten
-    left = handout.without_solutions(json.dumps(notebook))
+    solved, = re.findall(r"def antisymmetric.*\n.*\n", rubric)
+    notebook["cells"][5]["source"] = [solved]  # forgotten
+    left = handout.without_outputs(json.dumps(notebook))
     (tmp_path / "walkthrough.ipynb").write_text(left, encoding="utf-8")
     assert leaks(tmp_path) == {"notes.txt", "trip.py", "walkthrough.ipynb"}
     monkeypatch.setattr(handout, "COPIED", [*handout.COPIED, "tests/course/SOLUTIONS.md"])
@@ -408,14 +404,12 @@ def test_ones_own_selection(tmp_path):
     assert "| uint8 pixels in 0 .. 255 to float pixels in [-1, 1], any shape | no test |" in page
 
 
-def test_the_notebook_loses_solutions_and_outputs():
+def test_the_notebook_loses_its_outputs():
     code = {"cell_type": "code", "metadata": {}, "outputs": [{"text": "told"}], "execution_count": 2,
             "source": ["x = 1"]}
-    cells = [code | {"metadata": {"tags": ["solution"]}, "source": ["secret"]}, code,
-             {"cell_type": "markdown", "metadata": {}, "source": ["ü"]}]
-    text = handout.without_solutions(json.dumps({"cells": cells, "nbformat": 4}))
-    assert json.loads(text) == {"cells": [code | {"outputs": [], "execution_count": None}, cells[2]],
-                                "nbformat": 4}
+    text = handout.without_outputs(json.dumps({"cells": [code, {"cell_type": "markdown", "source": ["ü"]}]}))
+    assert json.loads(text)["cells"] == [code | {"outputs": [], "execution_count": None},
+                                         {"cell_type": "markdown", "source": ["ü"]}]
 
 
 @pytest.mark.parametrize("arguments, says", [
@@ -463,7 +457,8 @@ def test_whatever_a_function_does_costs_its_own_points_only(grade, tmp_path, mon
 
 
 @pytest.mark.parametrize("text, says", [
-    ("x = 1\ndef (:", "SyntaxError: invalid syntax, line 2: def (:"), ("import nonesuch", "nonesuch"), ("raise SystemExit", "SystemExit"),
+    ("x = 1\ndef (:", "SyntaxError: invalid syntax, line 2: def (:"), ("import nonesuch", "nonesuch"),
+    ("raise SystemExit", "SystemExit"),
     ("import os; os._exit(3)", "exit code 3"), ("while True: pass", "stopped after"), ("", "AttributeError")])
 def test_a_file_that_cannot_be_imported_gets_no_points_and_says_why(text, says, grade, tmp_path, monkeypatch):
     monkeypatch.setattr(grader, "IMPORT", 4)

@@ -3,7 +3,7 @@
     python tests/course/handout.py OUT                        the default set, an afternoon's work
     python tests/course/handout.py OUT --functions NAME ...   a choice of trip.py's and data.py's functions
 
-OUT gets trip.py, data.py, eval.py, the notebook without solutions and outputs, what it reads of study/, the
+OUT gets trip.py, data.py, eval.py, the notebook without outputs, what it reads of study/, the
 tests that grade, and ASSIGNMENT.md. Nothing else is copied: not the lecturer's SOLUTIONS.md, nor any README.
 """
 
@@ -29,10 +29,11 @@ COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
 NEEDED = "tests/requirements.txt"
-STORED = ["study/page.html", "study/dial.html", "study/study.csv", "study/study_curves.csv",
+STORED = [*(f"study/{name}" for name in ("lesson.py", "page.html", "dial.html", "points.html", "study.csv")),
           *(f"study/figures/{name}" for name in (
-              "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "photos_smile.jpg",
-              "study_zeros.png"))]
+              "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "ranker.png",
+              "photos_smile.jpg", "photos_ranker.png", "study_zeros.png")),
+          *(f"study/pretrained/smile/{name}" for name in ("trip.pt", "dial.html"))]
 
 
 def functions(source):
@@ -87,11 +88,9 @@ def choose(names, sources):
     return list(dict.fromkeys(chosen))  # (each once)
 
 
-def without_solutions(notebook):
-    """A notebook's text without the cells tagged "solution", and without outputs."""
+def without_outputs(notebook):
+    """A notebook's text without what has come out of its cells."""
     notebook = json.loads(notebook)
-    notebook["cells"] = [cell for cell in notebook["cells"]
-                         if "solution" not in cell.get("metadata", {}).get("tags", [])]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
@@ -186,7 +185,7 @@ def write(out, names):
         texts[f"{module}.py"] = emptied(source, holes)
     if chosen != test_grade.GRADED:
         texts[TESTS] = graded(texts[TESTS], [name for name in chosen if name not in untested])
-    texts[NOTEBOOK] = without_solutions(texts[NOTEBOOK])
+    texts[NOTEBOOK] = without_outputs(texts[NOTEBOOK])
     texts[NEEDED] = "".join(re.findall("(?m)^pytest>.*\n", texts[NEEDED]))
     texts["ASSIGNMENT.md"] = page(chosen, sources)
     try:
