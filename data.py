@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,13 +48,14 @@ class Data:
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
     The truth, where it is known, is for evaluation only: strength, float (N, K) in [0, 1], and person,
-    float (N, P), what it takes to draw the face again (see `redraw`).
+    float (N, P), what it takes to draw the face again (see `redraw`). ids: of files, see `identities`.
     """
     images: torch.Tensor
     labels: torch.Tensor
     attrs: tuple
     strength: torch.Tensor | None = None
     person: np.ndarray | None = None
+    ids: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.images)
@@ -62,8 +63,7 @@ class Data:
     def __getitem__(self, rows):
         """The same data set with these rows only (a slice, or a tensor of indices)."""
         return Data(self.images[rows], self.labels[rows], self.attrs,
-                    None if self.strength is None else self.strength[rows],
-                    None if self.person is None else self.person[rows])
+                    *(None if u is None else u[rows] for u in (self.strength, self.person, self.ids)))
 
 
 def as_float(images):
@@ -126,12 +126,18 @@ def test_mask(groups, seed):
     return (order < len(names) / 10)[group]
 
 
-def held_out(names, has):
-    """10 % of the files for the test part, at least two of each class: bool (N,). has: bool (N,).
+def identities(names):
+    """A number for each name, int64 (N,), by which its picture is known again, and its part decided."""
+    hashes = (hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names)
+    return np.array([int.from_bytes(some, "little", signed=True) for some in hashes])
 
-    A hash of its name (bytes) decides of each: none that was trained on is held out when others have come.
+
+def held_out(ids, has):
+    """10 % of the pictures for the test part, at least two of each class: bool (N,). has: bool (N,).
+
+    The identity decides of each by itself, so none changes its part when others come.
     """
-    places = np.array([int(hashlib.sha256(name).hexdigest()[:8], 16) / 16 ** 8 for name in names])
+    places = ids / 2 ** 64 + 0.5  # uniform in [0, 1)
     second = [np.sort(places[has == label])[:2][-1] for label in (False, True)]
     return places <= np.maximum(0.1, np.where(has, second[1], second[0]))
 
@@ -362,29 +368,41 @@ def make_folder(out):
 @contextmanager
 def alone(out):
     """Within it the folder `out`, which is made, is this program's alone; InputError if it is another's."""
-    new = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
-    # SQLite, as its locks are the same on every system, and end with the process, whatever ends that
-    with closing(sqlite3.connect(out / "trip.lock", timeout=0, check_same_thread=False)) as lock:
-        try:
-            lock.executescript("PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):  # (else the file system knows no locks)
+    with ExitStack() as stack:
+        try:  # SQLite's locks are alike on all systems, and end with the process, whatever ends that
+            lock = sqlite3.connect(out / "trip.lock", timeout=0, check_same_thread=False)
+            stack.enter_context(closing(lock)).executescript("PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if "locked" in str(error):  # (else there can be no lock here)
                 raise InputError(f"another program works on the run in {out}: wait for its end or stop it, "
                                  f"or name another folder with --out") from None
+        else:
+            stack.callback((out / "trip.lock").unlink, missing_ok=True)
         try:
             yield
         finally:
-            with suppress(OSError):  # (Windows removes none in use)
-                (out / "trip.lock").unlink()
+            stack.close()
             with suppress(OSError):
-                out.rmdir() if new else None  # (it is empty if nothing came of it)
+                for folder in made:
+                    folder.rmdir()  # (empty if nothing came of it)
+
+@contextmanager
+def naming(path):
+    """An OSError within it, a full disk's, say, names the path."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
 
 def write(path, put):
     """A file, whole at any moment: put(file) writes under a name of its own first, then it is renamed."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with open(new, "wb") as file:
+        with naming(path), open(new, "wb") as file:
             put(file)
             file.flush()
             os.fsync(file.fileno())  # or the name might reach the disk before what it names
@@ -477,11 +495,12 @@ def find(root, *names):
     raise FileNotFoundError(f"no {names[0]} in {root} or 2 below; found {sorted(os.listdir(root))[:4]}")
 
 
-def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
+def from_files(name, root, files, labels, attrs, size, is_test, halves=None, ids=None):
     """Data of picture files, train and test, each in an order fixed by chance.
 
-    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`. They are
-    decoded once, into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there; KEY: of names, sizes and dates.
+    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`; ids: their
+    `identities`, None: of the names of files and of the folders that they are in. They are decoded once,
+    into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there; KEY: of names, sizes and dates.
     """
     rng = np.random.RandomState(0)
     order = np.concatenate([rng.permutation(np.flatnonzero(is_test == part)) for part in (False, True)])
@@ -494,7 +513,9 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     for error in broken.values():
         print(f"left out: {error.split(';')[0]}")
     good = np.delete(order, list(map(int, broken)))  # the pictures in the file, row by row
-    whole = Data(torch.from_numpy(images[:len(good)]), torch.from_numpy(labels[good]), attrs)
+    ids = identities(f"{file.parent.name}/{file.name}" for file in files) if ids is None else ids
+    whole = Data(torch.from_numpy(images[:len(good)]), torch.from_numpy(labels[good]), attrs,
+                 ids=torch.from_numpy(ids[good]))
     n = int((~is_test[good]).sum())
     return whole[:n], whole[n:]
 
@@ -535,7 +556,7 @@ def decode(path, sources, size, chunk=256):
                 raise InputError(f"{len(broken) - large} of the first {done} pictures are broken and {large} "
                                  f"too large, more than 1 % of all {n}; remove or mend them: "
                                  f"{list(broken.values())[-1]}")
-            with open(path, "r+b") as file:  # (not mapped: there a full disk is a signal)
+            with naming(path), open(path, "r+b") as file:  # (not mapped: there a full disk is a signal)
                 file.seek(at)
                 file.write(b"".join(good))
             write(note, lambda file: file.write(json.dumps([done, broken]).encode()))
@@ -651,28 +672,33 @@ def folder(attrs, size, root, seed):
 
     They lie in root, see `held_out`, or in train/ and val/ there, as torchvision and Kaggle have them.
     """
-    def inside(place):
-        return [path for path in visible(place, place.iterdir()) if path.is_dir()]
+    def inside(place):  # (runs are no classes)
+        return [path for path in visible(place, place.iterdir())
+                if path.is_dir() and not [*path.glob("trip.[pl]*"), *path.glob("*/trip.[pl]*")]]
 
     classes = inside(Path(root))
     if len(classes) == 1:  # one folder too many, as zips nest them
         classes = inside(classes[0]) or classes
     named = {path.name.lower(): inside(path) for path in classes}
-    val = next((named[name] for name in ("val", "valid", "validation", "test") if named.get(name)), None)
-    parts = [named["train"], val] if val and named.get("train") else [classes]
-    names = [path.name for path in parts[0]]
+    val = next((name for name in ("val", "valid", "validation", "test") if named.get(name)), None)
+    parts = [named["train"], named[val]] if val and named.get("train") else [classes]
+    names, others = ([path.name for path in part] for part in (parts[0], parts[-1]))
+    if names != others:
+        raise InputError(f"{root}: train/ has the classes {names[:4]}, {val}/ has {others[:4]}")
     typed = [name for name in names if name.lower() == attrs[0].rstrip("/\\").lower()]
     mine = attrs[0] if attrs[0] in typed else typed and typed[0]
-    if len(names) != 2 or len(attrs) != 1 or not mine or names != [path.name for path in parts[-1]]:
+    if len(names) != 2 or len(attrs) != 1 or not mine:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
                          f"{' '.join(attrs)!r}; found {names[:4]}")
-    found = [(path, place.name == mine, bool(part)) for part, places in enumerate(parts)
+    found = [(path, place, place.name == mine, bool(part)) for part, places in enumerate(parts)
              for place in places for path in picture_files(place)]
-    files, has, is_test = zip(*found)
-    is_test = np.array(is_test) if val else held_out(
-        [os.fsencode(os.path.relpath(path, root)) for path in files], np.array(has))
-    train, test = from_files("folder", root, files, np.array(has)[:, None], attrs, size, is_test)
-    if not val and {path.parent for path in files} - {*classes}:
+    files, has, is_test = zip(*((path, *rest) for path, _, *rest in found))
+    ids, has = identities(os.path.relpath(path, place.parent) for path, place, *_ in found), np.array(has)
+    is_test = np.array(is_test) if len(parts) > 1 else held_out(ids, has)
+    train, test = from_files("folder", root, files, has[:, None], attrs, size, is_test, ids=ids)
+    if len(parts) > 1:
+        print(f"note: {val}/ is the test part")
+    elif {path.parent for path in files} - {*classes}:
         print("note: 10 % of the pictures are held out, whatever their folders; if a person or a film has "
               "several, put the classes into train/ and val/")
     with_it, without = (train.images[train.labels[:, 0] == has] for has in (True, False))

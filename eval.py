@@ -17,6 +17,7 @@ K attributes. Judges are trained once for a data set and kept in runs/judges; TR
 """
 
 import base64
+import copy
 import csv
 import functools
 import hashlib
@@ -57,6 +58,7 @@ OUTPUTS = ("real_plus", "real_zero", "real_minus",  # r = +1, 0, -1
            "gen_plus", "gen_zero", "gen_minus")  # v = +1, 0, -1
 EARLY = 100  # iterations of ranking, as in Fig. 11b
 SAVE_EVERY = 500  # iterations
+EMPTY_LOG = {"history": [], "snapshots": {}, "sums": {}, "recent": [], "seconds": 0.0}  # of a run, see `fit`
 
 
 class Diverged(ArithmeticError):
@@ -152,7 +154,7 @@ def fit(run, losses, test_data, save=lambda: None, measure=None):
     and seconds. Raises Diverged where a loss is not finite.
     """
     c, log, measure = run.config, run.log, measure or functools.partial(globals()["measure"], run.G, run.R)
-    log |= {"history": [], "snapshots": {}, "sums": {}, "recent": [], "seconds": 0.0} | log
+    log |= copy.deepcopy(EMPTY_LOG) | log
     held_out = evaluation_batch(test_data, run.device)
     early = run.warmup + min(EARLY, (c.steps - run.warmup) // 10)
     moments = {early: "early", 0: "start", c.steps: "end"}
@@ -330,14 +332,14 @@ def framed(config):
     return config.data.startswith("celeba")
 
 
-def compare_pictures(run, *now):
-    """Tell if the numbers of training and test pictures, now, are not those that the run began with."""
-    then = run.log.setdefault("pictures", [*now])
-    if then != [*now]:
-        held = "none held out now was trained on, unless it has another name"  # see data.held_out
-        held = held if run.config.data == "folder" else "some held out now have been trained on"
-        note(f"note: the run began with {then[0]} + {then[1]} pictures, now there are {now[0]} + {now[1]}; "
-             f"{held}")
+def seen_before(run, train, test):
+    """Tell how many pictures that are held out now the run has trained on; note in its log which it does."""
+    if test.ids is not None:
+        known = run.log.get("trained_on", train.ids)
+        n = int(torch.isin(test.ids, known).sum())
+        if n:
+            note(f"note: {n} of the {len(test)} pictures that are held out now have been trained on")
+        run.log["trained_on"] = torch.unique(torch.cat([known, train.ids]))
 
 
 def note(text):
@@ -653,9 +655,9 @@ def inception(device):
     try:
         from pytorch_fid.inception import InceptionV3
         net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # (its weights are fetched once, 91 MB)
-    except (ImportError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        if isinstance(error, RuntimeError) and not re.search("hash|zip archive", str(error)):
-            raise  # (these two: a broken download)
+    except Exception as error:  # whatever a broken download may lead to
+        if isinstance(error, RuntimeError) and re.search("CUDA|HIP|MPS|out of memory", str(error)):
+            raise
         files = [*(Path(torch.hub.get_dir()) / "checkpoints").glob("pt_inception*")]
         why = ("pip install pytorch-fid" if isinstance(error, ImportError) else
                f"delete {files[0]}, which is damaged" if files else "its weights cannot be fetched")
@@ -1061,8 +1063,9 @@ def dial_page(run, x, strengths=None):
     """The page of the dial, of pictures made beforehand: a slider of 21 places, or two of 9, see `page`."""
     n, digits, quality = (21, 1, 90) if len(run.config.attr) == 1 else (9, 2, 70)
     v, y, curves, words = dial_curves(run, x, n, strengths)
-    dials = [{"name": name, "places": [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0], "start": n - n // 5,
-              "curves": of} for name, of in zip(dial_names(run), curves)]
+    places = [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0]
+    dials = [{"name": name, "places": places, "start": n - n // 5, "curves": of}
+             for name, of in zip(dial_names(run), curves)]
     return page(title_of(run), words, y, dials, quality)
 
 
@@ -1216,6 +1219,7 @@ def command(argv, restore=None):
     device, tell, started = trip.choose_device(args.device), data.teller(), time.perf_counter()
     torch.backends.cudnn.benchmark = False  # kernels found by trial would differ from one call to the next
     runs = {str(folder): (restore or trip.restore)(folder, device) for folder in args.runs}  # (each once)
+    read_at = {name: (Path(name) / "trip.pt").stat().st_mtime_ns for name in runs}
     (first, run), *others = runs.items()
     c, root = run.config, args.root or run.config.root
     for name, other in runs.items():
@@ -1229,11 +1233,14 @@ def command(argv, restore=None):
         tell(f"loading the data set {c.data}")
         parts, judges_in = data.load(c.data, c.attr, c.size, root), Path(first).resolve().parent / "judges"
         for run in runs.values():
-            compare_pictures(run, *map(len, parts))
+            seen_before(run, *parts)
         results = evaluate(runs, parts, args.metrics or METRICS, judges_in, tell)
     finally:
         tell("")  # leaves the line free for what comes next
     K = len(c.attr)
+    for name, mark in read_at.items():
+        if (Path(name) / "trip.pt").stat().st_mtime_ns != mark:
+            note(f"note: {name} has changed meanwhile; its marks are of iteration {runs[name].step}")
     for i, name in enumerate(runs):
         write(Path(name), results[K * i:K * (i + 1)])
     for k in range(K if others and "R" in results[0].readings else 0):

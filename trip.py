@@ -39,7 +39,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
@@ -438,14 +437,13 @@ class Config:
     lam_lip: float = setting(0.0, "weight of the penalty on a steep score head [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
-    # what a first reading can leave out: the networks (Tables 3 and 4) ...
+    # what a first reading can leave out: the networks (Tables 3 and 4), the fine print of losses and rates
     paper_generator: bool = setting(False, "G is Table 3's: it draws the picture anew [yes]")
     head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
                         choices=("both", "score", "pair", "paper"))
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
     g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
     r_width: int = setting(32, "filters of R's first layer [64]", 1, 1024)
-    # ... and the fine print of losses and rates
     warmup: int = setting(0, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
     lam_c: float = setting(0.0, "weight of the cycle loss [2.5]")
@@ -458,12 +456,13 @@ class Config:
     lr_decay_start: float = setting(0.2, "share of STEPS at which rates begin to fall to 0 [1]", 0, 1)
 
     def __post_init__(self):
-        self.attr = (self.attr,) if isinstance(self.attr, str) else tuple(self.attr)
+        self.attr = (self.attr,) if isinstance(self.attr, str) else tuple(map(str, self.attr))
         for f in fields(self):
             value, (low, high, choices) = getattr(self, f.name), f.metadata["bounds"]
             if choices and value not in choices:
                 raise InputError(f"--{f.name} {value}: must be one of {as_typed(choices)}")
-            if f.type in (int, float) and not low <= value <= high:  # (as nan is not)
+            kind, number = ((int, float), True) if f.type is float else (f.type, f.type is int)
+            if not isinstance(value, kind) or number and not low <= value <= high:  # (as nan is not)
                 raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
 
 
@@ -572,7 +571,8 @@ def checkpoint(out):
     """What the file trip.pt of a folder holds, on the CPU; InputError for none, or a damaged one."""
     path = Path(out) / "trip.pt"
     if not path.is_file():
-        raise InputError(f"no run in {out} (no trip.pt is there): train one first, or name another folder")
+        hint = "name its folder" if Path(out).is_file() else "train one first, or name another folder"
+        raise InputError(f"no run in {out} (no trip.pt is there): {hint}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # a file from a stranger runs no code
         return state if isinstance(state, dict) else {}
@@ -580,10 +580,15 @@ def checkpoint(out):
         raise InputError(f"{path} is damaged or no checkpoint ({in_a_line(error)}): move it") from None
 
 
+def settings_in(state):
+    """The settings in a checkpoint, {} if there are none."""
+    return state["config"] if isinstance(state.get("config"), dict) else {}
+
+
 def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g", "opt_r")):
     """The run in folder `out`; InputError where none is, or one that doesn't fit."""
     state = checkpoint(out)
-    if not isinstance(state.get("config"), dict):
+    if not settings_in(state):
         raise InputError(f"{out}/trip.pt was not written by this program: name another folder")
     try:
         strange = state["config"].keys() ^ {f.name for f in fields(settings)}
@@ -595,7 +600,9 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
             if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
                 state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
-        if [*map(type, (state[name] for name in NOTES))] != [int, int, dict]:
+        like = {"warmup": 0, "step": 0, "log": {}} | eval.EMPTY_LOG
+        found = like | {name: state[name] for name in NOTES} | state["log"]
+        if [type(found[name]) for name in like] != [*map(type, like.values())] or state["step"] < 0:
             raise ValueError(f"{', '.join(NOTES)} are of other types")
         vars(run).update({name: state[name] for name in NOTES})
         run.processes = len(state["rng"])
@@ -603,8 +610,8 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         if "out of memory" in str(error):  # of the GPU: told as such
             raise
-        raise InputError(f"{out}/trip.pt is of another version of this program ({in_a_line(error)}): go on "
-                         f"with that version, or train anew") from None
+        raise InputError(f"{out}/trip.pt is of another version of this program, or of study/rivals.py "
+                         f"({in_a_line(error)}): go on with that, or train anew") from None
     return run
 
 
@@ -643,9 +650,10 @@ def stop_flag():
 
     stopped, before = [], {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # (a system has some)
-        number, main = getattr(signal, name, None), threading.current_thread() is threading.main_thread()
-        if number and main and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, stop)
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(ValueError):  # (in a thread)
+                before[number] = signal.signal(number, stop)
     try:
         yield stopped
     finally:
@@ -714,7 +722,7 @@ def in_words(error):
     if isinstance(error, OSError):  # a full disk, a folder in a file's place ...
         return f"{error}; look there, or name another folder"
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):
-        return "not enough memory; train with a smaller --size, --batch, --g_width or --r_width"
+        return "not enough memory; take a smaller --size, --batch, --g_width or --r_width, or --edit picture"
     if team.size == 1:
         raise error
     return first and f"another process has ended, so all do ({in_a_line(error)}); go on with --resume"
@@ -726,13 +734,14 @@ def program(name):
         def main(argv=None):
             if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
                 sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
-            matplotlib.rcdefaults()  # a user's own settings may want LaTeX
             try:
-                return command(sys.argv[1:] if argv is None else argv)
+                with matplotlib.rc_context():
+                    matplotlib.rcdefaults()  # a user's own settings may want LaTeX
+                    return command(sys.argv[1:] if argv is None else argv)
             except (InputError, OSError, MemoryError, RuntimeError) as error:
                 words = in_words(error)
-                if words:
-                    print(f"{name}: error: {words}", file=sys.stderr)
+                with suppress(OSError):  # (of a terminal that is closed)
+                    print(f"{name}: error: {words}", file=sys.stderr) if words else None
                 return 2
             except KeyboardInterrupt:
                 return 130
@@ -791,11 +800,12 @@ def open_run(args, device):
             raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
         run, source = Run(args.config, device), args.source and restore(args.source)
         c, its = run.config, source.config if source else run.config
-        other = [f"--{name} {as_typed(getattr(its, name))}" for name in NETWORKS
-                 if getattr(its, name) != getattr(c, name)]
+        other = {name: getattr(its, name) for name in NETWORKS if getattr(its, name) != getattr(c, name)}
         if other or len(c.attr) != len(its.attr):
-            raise InputError(f"--from {args.source}: its networks are others; add "
-                             f"{' '.join([*other, f'(attributes: {len(its.attr)})'])}")
+            typed = [f"--{name} {value}" if name != "paper_generator" else f"--{'no-' * (not value)}{name}"
+                     for name, value in other.items()]
+            raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
+                             f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")
         for name in "GR" if source else ():
             getattr(run, name).load_state_dict(getattr(source, name).state_dict())
         return run
@@ -828,29 +838,29 @@ def main(argv):
     with data.alone(out) if team.number == 0 else nullcontext():
         run, old = open_run(args, device), []
         if args.overwrite and (out / "trip.pt").exists():  # its files will go, by their names, nothing else
-            config = checkpoint(out).get("config")
-            if not config:
+            attr = settings_in(checkpoint(out)).get("attr")
+            if not isinstance(attr, (tuple, list)) or not all(isinstance(name, str) for name in attr):
                 raise InputError(f"{out}/trip.pt is no run of this program: move it, or name another folder")
-            old = ["trip.pt", *eval.files_of(config["attr"])]
+            old = eval.files_of(attr)
         c = run.config
         if team.number:  # number 0 loads first, the others then find its files
             team.gather("waits")
         train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
         if team.number == 0:
             team.gather("is done")
-        for name in old if team.number == 0 else ():
-            (out / name).unlink(missing_ok=True)
         unusual = "photo" if c.data == "faces" else "small"
         if run.step == 0 and (args.preset or "small") == unusual:
             print("note: --preset photo is for photographs, the defaults are for drawn faces")
         print(f"{c.data}: {len(train_data)} + {len(test_data)} pictures, {as_typed(c.attr)}; {run.device}; "
               f"results: {out}")
-        eval.compare_pictures(run, len(train_data), len(test_data))
+        eval.seen_before(run, train_data, test_data)
         if run.step == c.steps:
             print(f"note: all {c.steps} iterations are done: to go on, add --steps and a higher number")
 
         def keep():
             save(run, out)
+            while old and team.number == 0:  # (now that there is something in their place)
+                (out / old.pop()).unlink(missing_ok=True)
             try:
                 if run.step and team.number == 0:
                     eval.report(run, out, test_data)
@@ -862,7 +872,8 @@ def main(argv):
         try:
             with stop_flag() as stopped:
                 for record in eval.fit(run, losses, test_data, keep):
-                    tell(record)
+                    with suppress(OSError):  # (of a terminal that is closed)
+                        tell(record)
                     asking = team.size == 1 or run.step % 10 == 0
                     if run.step < c.steps and asking and any(team.gather(bool(stopped))):
                         keep()

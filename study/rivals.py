@@ -359,7 +359,7 @@ RIVALS = {"fn": FN, "rcgan": RankCGAN, "two-critics": TwoCritics, "relgan": RelG
 
 def restore(folder, device="cpu"):
     """The run in a folder, a rival's or TRIP's; InputError as trip.restore has it."""
-    kind = RIVALS.get(trip.checkpoint(folder).get("config", {}).get("rival"))
+    kind = RIVALS.get(trip.settings_in(trip.checkpoint(folder)).get("rival"))
     if kind:
         return trip.restore(folder, device, kind, Config, kind.nets)
     return trip.restore(folder, device)
