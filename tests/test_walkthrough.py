@@ -159,7 +159,7 @@ def test_what_is_missing_is_named_and_nothing_goes_on(committed, tmp_path):
     nb.cells = code_cells(nb)[:1] + [nbformat.v4.new_code_cell("print('went on')")]
     with pytest.raises(CellExecutionError):
         run(nb, tmp_path, timeout=60)
-    said = nb.cells[0].outputs[-1].evalue
+    said = next(out.evalue for out in nb.cells[0].outputs if out.output_type == "error")
     assert "trip.py" in said and "git clone" in said
     assert not text_of(nb.cells[1])
 
