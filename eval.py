@@ -970,8 +970,8 @@ def fig_truth(result):
         if own:
             line = np.polyval(np.polyfit(SWEEP, seen.mean(1), 1), SWEEP)
             axes.plot(SWEEP, line, "k:", lw=1, label="best straight line")
-    axes.set(xlabel=f"v ({result.test.attrs[result.k]})", ylabel="true strength, mean (and std)", ylim=(0, 1),
-             title=f"{words(result.name)}: the truth, which no player ever saw")
+    axes.set(xlabel=f"v ({result.test.attrs[result.k]})", ylabel="strength, mean (and std)", ylim=(0, 1),
+             title=f"{words(result.name)}: strengths, as a judge reads them")
     axes.legend()
     return figure
 

@@ -150,14 +150,14 @@ def fig_label(one):
 
 
 def fig_pairs(x, y, r, train):
-    """Eight pairs, x above y, with r, and the true strengths below."""
+    """Eight of 16 pairs, of both kinds, x above y, with r, and the true strengths below."""
     def true_strength(picture):  # of a training picture, maybe mirrored: that of the one it is nearest to
         both = torch.stack([picture, picture.flip(2)]).cpu().flatten(1)
         distances = torch.cdist(both, data.as_float(train.images).flatten(1))
         return train.strength[distances.min(0).values.argmin(), 0]
 
     figure = Figure(figsize=(9, 3), layout="constrained")
-    for i, column in enumerate(figure.subplots(2, 8).T):
+    for i, column in zip((0, 1, 2, 3, 8, 9, 10, 11), figure.subplots(2, 8).T):
         for axes, picture in zip(column, (x, y)):
             faces_in(axes, picture[i])
             axes.set_xlabel(f"{true_strength(picture[i]):.2f}")
@@ -254,46 +254,46 @@ def fig_heads(paths):
     """
     figure, panels = eval.canvas(2, 3.4, 10, sharey=True)
     for axes, k, title, paper in ((panels[0], 0, "real pairs", 1), (panels[1], 1, "generated pairs", 0.5)):
-        ends = {}
         for (name, path), colour, lw in zip(paths.items(), (BLUE, GREEN, "black"), (1.2, 1.2, 2)):
             width = min(10, len(path))
             smooth = np.convolve(path[:, k], np.ones(width) / width, "valid")
-            line, = axes.plot(4 * np.arange(width, len(path) + 1), smooth, color=colour, lw=lw)
-            ends[name] = line, smooth[-1]
+            axes.plot(4 * np.arange(width, len(path) + 1), smooth, color=colour, lw=lw, label=name)
         axes.axhline(paper, color="black", lw=0.8, ls=":")
-        axes.set(xlabel="iteration", title=f"{title} (dotted: the paper's, {paper:g})", xlim=(0, 4 * len(path)), ylim=(0, 1.3))
-        at_ends(axes, ends)
+        axes.set(xlabel="iteration", title=f"{title} (dotted: the paper's, {paper:g})",
+                 xlim=(0, 4 * len(path)), ylim=(0, 1.3))
+    panels[1].legend(fontsize=8)
     return figure
 
 
 def tug(path, n=20):
-    """A moving picture of u = R(x, G(x, v)), pulled from v to 0 and back. path: (iterations, 3), u before R's
-    step, between, after G's.
+    """A moving picture of u = R(x, G(x, v)), pulled from v to 0 and back. path: (m, 3), u before R's step,
+    between, after G's. The arrows are means over half of the path around a moment: a step is noisy.
     """
-    font, frames = ImageFont.truetype(eval.FONT, 20), []
-    place = lambda u: 120 + 560 * u  # noqa: E731  (pixels, at twice the resolution)
+    font, frames, path = ImageFont.truetype(eval.FONT, 20), [], np.asarray(path)
     n = min(n, len(path))
-    rows = np.array_split(np.asarray(path), n)
-    for i, part in enumerate(rows):
-        u, (ranker, generator) = part[:, 0].mean(), np.diff(part).mean(0)
+    place = lambda u: 120 + 560 * u  # noqa: E731  (pixels, at twice the resolution)
+    for i in range(n):
+        at, reach = round(i * (len(path) - 1) / max(1, n - 1)), len(path) // 4
+        u = path[max(0, at - 4):at + 5, 0].mean()
+        pulls = np.diff(path[max(0, at - reach):at + reach + 1]).mean(0)
         frame = Image.new("RGB", (900, 200), "white")
         draw = ImageDraw.Draw(frame)
         draw.line((place(0), 120, place(1.2), 120), "#999999", 4)
-        for at, text in ((0, "0: R's wish"), (0.5, "half way"), (1, "v: G's wish")):
-            draw.line((place(at), 108, place(at), 132), "#999999", 4)
-            draw.text((place(at), 160), text, "black", font, anchor="mm")
-        for move, colour, name, high in ((ranker, BLUE, "R", 74), (generator, ORANGE, "G", 96)):
-            end = place(u) + np.sign(move) * (18 + min(200, 4000 * abs(move)))
+        for value, text in ((0, "0: R's wish"), (0.5, "half way"), (1, "v: G's wish")):
+            draw.line((place(value), 108, place(value), 132), "#999999", 4)
+            draw.text((place(value), 160), text, "black", font, anchor="mm")
+        for pull, colour, name, high in zip(pulls, (BLUE, ORANGE), "RG", (74, 96)):
+            end = place(u) + 12000 * np.clip(pull, -0.02, 0.02)
             draw.line((place(u), high, end, high), colour, 8)
-            draw.text((end + 16 * np.sign(move), high), name, colour, font, anchor="mm")
+            draw.text((end + 16 * np.sign(pull), high), name, colour, font, anchor="mm")
         draw.ellipse((place(u) - 13, 107, place(u) + 13, 133), "black")
-        now = round(4 * (i + 0.5) * len(path) / n)
-        draw.text((place(0), 30), f"iteration {now}:  u = {u:.2f}", "black", font)
+        draw.text((place(0), 30), f"iteration {4 * at}:  u = {u:.2f}", "black", font)
         frames.append(frame.quantize(32, dither=Image.Dither.NONE))
     frames[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:], duration=300, loop=0)
-    alt = "A dot, u, on a line from 0 to v; arrows of R, leftwards, and of G, rightwards, soon equally long"
+    alt = "A dot, u, on a line from 0 to v; an arrow of R, to the left, and of G, to the right"
     display(HTML(f'<img alt="{alt}" style="width: 450px" '
                  f'src="data:image/gif;base64,{b64encode(file.getvalue()).decode()}">'))
+    print("the mean pull of a step: R's {:+.4f}, G's {:+.4f}".format(*np.diff(path[len(path) // 4:]).mean(0)))
 
 
 def fig_changes(G, x):
@@ -382,11 +382,12 @@ def fig_lambda(sweep, guess=...):
     rho = min(np.geomspace(0.01, 100, 4001), key=lambda rho: ((half - top / (1 + lams * rho)) ** 2).sum())
     figure, axes = eval.canvas(height=3.6)
     line = np.linspace(0, lams.max(), 500)
-    axes.plot(line, top / (1 + line * rho), color=BLUE, label=f"{top:.2f} / (1 + {rho:.2f} lambda), fitted")
+    axes.plot(line, top / (1 + line * rho), color=BLUE,
+              label=f"E / (1 + rho lambda), fitted: {top:.2f}, {rho:.2f}")
     axes.plot(lams, half, "o", color=ORANGE, label="generated pairs, a run each")
     axes.plot(lams, real, "o", color=ORANGE, mfc="none", label="real pairs")
     eval.dotted(axes, 0.5, 1)
-    axes.set(xlabel="lambda", ylabel="|R| of v or r = 1, -1", ylim=(0, 1.2))
+    axes.set(xlabel="lambda", ylabel="how far R stands from 0", ylim=(0, 1.2))
     axes.legend(fontsize=8)
     return figure
 
@@ -408,8 +409,11 @@ def check(name, answer):
     return found is None
 
 
-def yours(name, answer, ours):
-    """The reader's function, if it is right, else ours: what trains from here on."""
+OURS = {"2.1": trip.generator_rank_loss, "3.1": trip.generator_rank_loss, "4.1": trip.ranker_rank_loss}
+
+
+def yours(name, answer):
+    """The reader's loss, if it is right, else ours: what trains from here on."""
     with open(os.devnull, "w") as nowhere:
         said, sys.stdout = sys.stdout, nowhere
         try:
@@ -417,7 +421,7 @@ def yours(name, answer, ours):
         finally:
             sys.stdout = said
     print(f"training with {'your' if right else 'our'} loss, exercise {name}")
-    return answer if right else ours
+    return answer if right else OURS[name]
 
 
 def hint(name):
@@ -508,8 +512,8 @@ def check_best(best):
         u = best(p, q, E, lam)
         for other in (u - 0.01, u + 0.01):
             if loss(other) < loss(u):
-                return (f"p = {p}, q = {q}, E = {E}, lambda = {lam}: at your {u:.3f} the loss is {loss(u):.5f}, "
-                        f"at {other:.3f} it is {loss(other):.5f}")
+                return (f"p = {p}, q = {q}, E = {E}, lambda = {lam}: at your {u:.3f} the loss is "
+                        f"{loss(u):.5f}, at {other:.3f} it is {loss(other):.5f}")
 
 
 def check_rho(rho):
@@ -548,12 +552,14 @@ def check_iteration(answer):
 
 
 def check_guess(answer):
-    guess, lam, measured = answer
+    guess, before, measured = answer
     if guess is ...:
         return DOTS
-    print(f"you said {guess:.2f}; 1 / (1 + lambda / 3) is {1 / (1 + lam / 3):.2f}; after 300 iterations of "
-          f"32 x 32, real and generated pairs: {measured[0]:.2f}, {measured[1]:.2f}")
-    return first((abs(guess - 1 / (1 + lam / 3)) > 0.03, "look at the squares: the mean of v^2 is not 1"))
+    wanted = before * (1 + 0.5 / 3) / (1 + 2 / 3)
+    if abs(guess - wanted) > 0.03:
+        return first((abs(guess - before * 1.5 / 3) < 0.03, "the mean of v^2 is not 1: look at the squares"),
+                     (True, "which E does the level at lambda = 0.5 speak for?"))
+    print(f"trained, 300 iterations at lambda = 2: {measured():.2f}")
 
 
 CHECKS = {"2.1": check_square, "2.2": check_odd, "3.1": check_square, "3.2": check_fool, "4.1": check_rival,
@@ -569,12 +575,12 @@ HINTS = {
             "torch.autograd.grad(R(x, x + d).sum(), d) says which way each pixel goes; each may go 0.1."],
     "4.1": ["Two terms, each like Eq. 1's. What is asked of real pairs, what of generated ones?",
             "The second term's answer is 0, and lambda stands before it."],
-    "4.2": ["p (R - E)^2 + lambda q R^2 is a parabola in R: where is its slope 0?",
-            "p (R - E) + lambda q R = 0. Solve for R."],
+    "4.2": ["What it pays is a parabola in R: where is its slope 0?",
+            "The slope is 2 p (R - E) + 2 lambda q R. Collect what has R in it."],
     "4.3": ["Divide R* = E / (1 + lambda rho) out, with E = 1.",
             "1 + lambda rho = 1 / level."],
     "6.1": ["R = (1 - w) score + w pair is linear in w.", "(score - 0.25) of the way from score to pair."],
-    "6.2": ["fake.detach() for the ranker: else its backward pass would use up the generator's graph.",
-            "The generator asks the ranker that has just learned, R(x, fake), for v."],
-    "8.1": ["The score head says u r of real pairs and u v of generated ones. Which u makes Eq. 5a smallest?",
-            "(u - 1)^2 + lambda u^2 E[v^2], and v is uniform in [-1, 1]."]}
+    "6.2": ["v is of trip.uniform(run, len(x), 1), lambda run.config.lam. Whose graph is the ranker to spare?",
+            "fake.detach() for the ranker; then the generator asks the ranker that has just learned."],
+    "8.1": ["It pays (E - u)^2 + lambda u^2 mean(v^2). Which u makes that smallest? What is mean(v^2)?",
+            "u = E / (1 + lambda / 3). Find E from the level at lambda = 0.5."]}
