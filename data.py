@@ -48,7 +48,7 @@ class Data:
 
     images: uint8 (N, 3, H, W), in memory or mapped from a file; labels: bool (N, K); attrs: the K names.
     The truth, where it is known, is for evaluation only: strength, float (N, K) in [0, 1], and person,
-    float (N, P), what it takes to draw the face again (see `redraw`). ids: of files, see `identities`.
+    float (N, P), what it takes to draw the face again (see `redraw`). ids: see `identities`.
     """
     images: torch.Tensor
     labels: torch.Tensor
@@ -126,18 +126,18 @@ def test_mask(groups, seed):
     return (order < len(names) / 10)[group]
 
 
-def identities(names):
-    """A number for each name, int64 (N,), by which its picture is known again, and its part decided."""
-    hashes = (hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names)
+def identities(things):
+    """A number for each name, or the bytes of a picture, int64 (N,): a hash, by which it is known again."""
+    hashes = (hashlib.sha256(os.fsencode(thing)).digest()[:8] for thing in things)
     return np.array([int.from_bytes(some, "little", signed=True) for some in hashes])
 
 
-def held_out(ids, has):
+def held_out(names, has):
     """10 % of the pictures for the test part, at least two of each class: bool (N,). has: bool (N,).
 
-    The identity decides of each by itself, so none changes its part when others come.
+    Its name decides of each by itself, so none changes its part when others come.
     """
-    places = ids / 2 ** 64 + 0.5  # uniform in [0, 1)
+    places = identities(names) / 2 ** 64 + 0.5  # uniform in [0, 1)
     second = [np.sort(places[has == label])[:2][-1] for label in (False, True)]
     return places <= np.maximum(0.1, np.where(has, second[1], second[0]))
 
@@ -495,12 +495,11 @@ def find(root, *names):
     raise FileNotFoundError(f"no {names[0]} in {root} or 2 below; found {sorted(os.listdir(root))[:4]}")
 
 
-def from_files(name, root, files, labels, attrs, size, is_test, halves=None, ids=None):
+def from_files(name, root, files, labels, attrs, size, is_test, halves=None):
     """Data of picture files, train and test, each in an order fixed by chance.
 
-    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`; ids: their
-    `identities`, None: of the names of files and of the folders that they are in. They are decoded once,
-    into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there; KEY: of names, sizes and dates.
+    files: N paths; labels: bool (N, K); is_test: bool (N,); halves: N numbers for `read_picture`. They are
+    decoded once, into root/trip-NAME-SIZEpx-KEY.raw, and mapped from there; KEY: of names, sizes and dates.
     """
     rng = np.random.RandomState(0)
     order = np.concatenate([rng.permutation(np.flatnonzero(is_test == part)) for part in (False, True)])
@@ -513,7 +512,7 @@ def from_files(name, root, files, labels, attrs, size, is_test, halves=None, ids
     for error in broken.values():
         print(f"left out: {error.split(';')[0]}")
     good = np.delete(order, list(map(int, broken)))  # the pictures in the file, row by row
-    ids = identities(f"{file.parent.name}/{file.name}" for file in files) if ids is None else ids
+    ids = identities(f"{file.parent.name}/{file.name}" for file in files)
     whole = Data(torch.from_numpy(images[:len(good)]), torch.from_numpy(labels[good]), attrs,
                  ids=torch.from_numpy(ids[good]))
     n = int((~is_test[good]).sum())
@@ -690,12 +689,14 @@ def folder(attrs, size, root, seed):
     if len(names) != 2 or len(attrs) != 1 or not mine:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "
                          f"{' '.join(attrs)!r}; found {names[:4]}")
-    found = [(path, place, place.name == mine, bool(part)) for part, places in enumerate(parts)
-             for place in places for path in picture_files(place)]
-    files, has, is_test = zip(*((path, *rest) for path, _, *rest in found))
-    ids, has = identities(os.path.relpath(path, place.parent) for path, place, *_ in found), np.array(has)
-    is_test = np.array(is_test) if len(parts) > 1 else held_out(ids, has)
-    train, test = from_files("folder", root, files, has[:, None], attrs, size, is_test, ids=ids)
+    found = [(path, os.path.relpath(path, place.parent), place.name == mine, bool(part))
+             for part, places in enumerate(parts) for place in places for path in picture_files(place)]
+    files, names, *flags = zip(*found)
+    has, is_test = map(np.array, flags)
+    is_test = is_test if len(parts) > 1 else held_out(names, has)
+    train, test = from_files("folder", root, files, has[:, None], attrs, size, is_test)
+    for part in (train, test):  # (whatever becomes of names and folders)
+        part.ids = torch.from_numpy(identities(picture.numpy().tobytes() for picture in part.images))
     if len(parts) > 1:
         print(f"note: {val}/ is the test part")
     elif {path.parent for path in files} - {*classes}:

@@ -328,6 +328,11 @@ def test_folders_of_train_and_val_are_the_two_parts(val, tmp_path, capsys):
     two_folders(tmp_path / val, 20)
     train, test = data.load("folder", ["smiling"], 32, tmp_path)
     assert [sorted(numbers(part)) for part in (train, test)] == [list(range(80)), list(range(20))]
+    run, clean = trip.Run(trip.Config(**SMALL)), train[torch.tensor([i >= 20 for i in numbers(train)])]
+    eval.seen_before(run, clean, test)
+    assert "trained on" not in capsys.readouterr().err  # (that both have a 1.jpg says nothing)
+    eval.seen_before(run, test, clean[:3])
+    assert "3 of the 3 pictures that are held out now have been trained on" in capsys.readouterr().err
     with pytest.raises(data.InputError, match="not 'train'; found .'other', 'smiling'."):
         data.load("folder", ["train"], 32, tmp_path)
 
