@@ -3,6 +3,7 @@
     python study/study.py                     all on drawn faces, a run a core; it goes on where it stopped
     python study/study.py photos --root DIR   on photographs: DIR holds CelebA-HQ (trip.py --data celeba-hq)
     python study/study.py ablation lambda     some of the groups (GROUPS, below; and theory, after starts)
+    python study/study.py photo_lfwa --root DIR   on LFWA, which DIR holds; photo_shoes: on edges2shoes
     python study/study.py rivals              the paper's rivals, see rivals.py; photo_rivals --root DIR
     python study/study.py --draw              no training: figures and tables of the results that are there
 
@@ -102,6 +103,7 @@ GROUPS = {
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True, shift=1)}),
     "photo_rivals": (range(3), {"TRIP": FORMER_PHOTO, "lambda = 0": FORMER_PHOTO | dict(lam=0.0)} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
+OF_OTHER_DATA = "photo_lfwa", "photo_shoes"  # each with a --root of its own
 CURVED = "claim", "time", "ablation", "photos", "photo_time"  # groups whose curves are kept
 
 
@@ -664,7 +666,7 @@ PAPER_SAYS = [
     ("Table 2: CLS is uneven; AAS, SSIM score", "ablation", "CLS", "{aas:.1f}, {ssim_score:.4f}",
      "92.37, .0163", lambda m: HELD if m["ssim_score"] > 0.012 else FAILS),
     ("Fig. 12, Table 1: LFWA, smile; SSIM score", "photo_lfwa", "smile",
-     "{ssim_score:.4f}; R of real pairs {real_plus:+.2f}, of generated ones {gen_plus:+.2f}, {gen_minus:+.2f}",
+     "{ssim_score:.4f}; R of real pairs {real_plus:+.2f}, of generated {gen_plus:+.2f}, {gen_minus:+.2f}",
      ".0001", lambda m: HELD if m["ssim_score"] < 0.0005 else PART),
     ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", "seen: R of generated pairs "
      "{gen_plus:+.2f}, {gen_minus:+.2f}", "seen", lambda m: HELD if m["gen_plus"] > 0.3 else FAILS),
@@ -762,7 +764,7 @@ def draw(root="", large=""):
         if figure:
             ev.put(FIGURES / name, figure)
     copied = {"samples.png": claim / "samples.png", "ranker.png": claim / "ranker.png"}
-    for group in ("photo_lfwa", "photo_shoes", "paper"):  # strips of the first eight pictures, drawn by each run
+    for group in ("photo_lfwa", "photo_shoes", "paper"):  # strips of the first eight pictures
         for variant, seed, options, _ in configs(group):
             name = re.sub(r"\W+", "_", f"{group} {variant}".lower()).replace("photo_", "photos_")
             copied |= {f"{name}.png": run_folder(options, seed) / "samples.png"} if seed == 0 else {}
@@ -780,14 +782,14 @@ def main(argv):
     add = parser.add_argument
     add("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(known)} (default: all)")
     add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds (default: all of a group)")
-    add("--root", default="", help="the folder of CelebA-HQ, for photographs")
+    add("--root", default="", help="the folder of CelebA-HQ, for photographs; of LFWA, of edges2shoes")
     add("--large", default="", help="a folder of CelebA-HQ with larger pictures, to draw the edited ones")
     add("--draw", action="store_true", help="train nothing: draw what is there")
     args = parser.parse_args(argv)
     for group in args.groups:
         if group not in known:
             raise data.InputError(f"unknown group {group!r}: one of {', '.join(known)}")
-    asked = args.groups or known
+    asked = args.groups or [group for group in known if group not in OF_OTHER_DATA]
     groups = [group for group in asked if group in GROUPS]
     for seed in args.seeds or ():
         if not any(seed in GROUPS[group][0] for group in groups):
