@@ -87,7 +87,7 @@ def show(figure, alt, faces=False):
     display(image(figure, alt, faces))
 
 
-def widget(page, height=430):
+def widget(page, height=500):
     """Show a page with sliders within this one."""
     style = f"width: 100%; height: {height}px; border: 0"
     display(HTML(f'<div><iframe srcdoc="{html.escape(page)}" style="{style}"></iframe></div>'))
