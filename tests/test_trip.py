@@ -760,11 +760,14 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path):
                                cwd=HERE, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
                                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     os.close(theirs)
-    said = b""
-    while b"iteration 20/" not in said:
-        said += os.read(ours, 1000)
-    os.close(ours)  # the system sends SIGHUP
-    process.wait(60)
+    try:
+        said = b""
+        while b"iteration 20/" not in said:
+            said += os.read(ours, 1000)
+        os.close(ours)  # the system sends SIGHUP
+        process.wait(60)
+    finally:
+        process.kill()
     assert trip.restore(tmp_path).step >= 20
 
 
