@@ -470,9 +470,13 @@ def picture_files(folder):
     """The paths of the pictures under a folder, in order; tells of files that by their endings are none."""
     paths, known = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(folders) * (os.path.realpath(place) not in known)  # (links may lead in circles)
-        paths += [Path(place) / name for name in names] * (os.path.realpath(place) not in known)
-        known.add(os.path.realpath(place))
+        real = os.path.realpath(place)
+        if real in known:  # (links may lead in circles)
+            folders.clear()
+            continue
+        known.add(real)
+        folders.sort()
+        paths += [Path(place) / name for name in names]
     paths = visible(folder, paths)
     pictures = [path for path in paths if path.suffix.lower() in ENDINGS and path.is_file()]
     others = [path.name for path in sorted({*paths} - {*pictures})]

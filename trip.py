@@ -740,8 +740,9 @@ def program(name):
                     return command(sys.argv[1:] if argv is None else argv)
             except (InputError, OSError, MemoryError, RuntimeError) as error:
                 words = in_words(error)
-                with suppress(OSError):  # (of a terminal that is closed)
-                    print(f"{name}: error: {words}", file=sys.stderr) if words else None
+                if words:
+                    with suppress(OSError):  # (of a terminal that is closed)
+                        print(f"{name}: error: {words}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 return 130
