@@ -19,6 +19,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -144,6 +145,8 @@ def held_out(names, has):
 
 def lookalikes(a, b, n=1000):
     """How many of the first n pictures a, uint8 (N, 3, H, W), are as one of b, but for 3 of 255 at 8 x 8."""
+    if not len(a) or not len(b):
+        return 0
     a, b = (torch.cat([adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in part.split(500)])
             for part in (a[:n], b))
     nearest = torch.cat([torch.cdist(x, b).amin(1) for x in a.split(100)])
@@ -542,8 +545,12 @@ def decode(path, sources, size, chunk=256):
         free, needed = shutil.disk_usage(path.parent).free // 1e6, np.prod(shape) * (1 - done / n) // 1e6 + 1
         if free < needed:
             raise InputError(f"{path.parent}: {needed:.0f} MB are needed, {free:.0f} are free; make room")
-        with open(path, "ab") as file:
-            file.truncate(np.prod(shape))
+        try:
+            with open(path, "ab") as file:
+                file.truncate(np.prod(shape))
+        except OSError as error:
+            raise InputError(f"{path.parent}: cannot write there ({error.strerror}), where resized pictures "
+                             f"are kept; give a copy as --root") from None
     with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
         while done < n:
             some = [pool.submit(read_picture, file, size, half) for file, half in sources[done:done + chunk]]
@@ -688,7 +695,10 @@ def folder(attrs, size, root, seed):
     names, others = ([path.name for path in part] for part in (parts[0], parts[-1]))
     if names != others:
         raise InputError(f"{root}: train/ has the classes {names[:4]}, {val}/ has {others[:4]}")
-    typed = [name for name in names if name.lower() == attrs[0].rstrip("/\\").lower()]
+    def plain(name):  # (a Mac writes its letters and accents apart)
+        return unicodedata.normalize("NFC", name).lower()
+
+    typed = [name for name in names if plain(name) == plain(attrs[0].rstrip("/\\"))]
     mine = attrs[0] if attrs[0] in typed else typed and typed[0]
     if len(names) != 2 or len(attrs) != 1 or not mine:
         raise InputError(f"--data folder takes one --attr, the name of one of two folders under {root}, not "

@@ -21,7 +21,6 @@ import copy
 import csv
 import functools
 import hashlib
-import html
 import io
 import itertools
 import json
@@ -38,6 +37,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+try:
+    import matplotlib
+except ValueError as error:
+    sys.exit(f"matplotlib cannot read its settings (a matplotlibrc, or MPLBACKEND): {error}")
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -310,20 +313,19 @@ def edit(run, out, images, strengths=None, crop=None):
         side = c.size
         note("note: Table 3's generator draws pictures of the training's size: there will be no whole ones")
     x = torch.cat([shrunk(cut_out(path, square), side) for path, square in found]).to(run.device)
-    data.make_folder(out)
     if np.abs(rows).max() > 1:
         note("warning: a strength outside -1 .. 1 is one that the model never saw")
     if c.data == "faces":
         note("note: this run was trained on drawn faces; it cannot be expected to edit a photograph")
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     y = translate(run.G, x, torch.tensor(rows))
-    if not c.paper_generator:
-        write_whole(run, out / "edit", found, rows)
+    with data.alone(out / "edit"):
+        if not c.paper_generator:
+            write_whole(run, out / "edit", found, rows)
     put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))  # (after all pictures are read)
     write_page(out / "edit.html", run, x)
-    page_too = f", with a slider {out / 'edit.html'}" if PAGE.is_file() else ""
-    whole_too = "" if c.paper_generator else f", and the whole pictures in {out / 'edit'}"
-    print(f"wrote {out / 'edit.png'}{page_too}{whole_too}")
+    whole_too = "" if c.paper_generator else f", with a slider {out / 'edit.html'}, and {out / 'edit'}/"
+    print(f"wrote {out / 'edit.png'}{whole_too}")
     return 0
 
 
@@ -424,7 +426,6 @@ def write_whole(run, folder, found, rows):
     found: of (path, square); rows: strengths. A picture keeps its size, transparency, EXIF data and colour
     profile; a PNG stays one. Only what this function has made of the same file is replaced.
     """
-    data.make_folder(folder)
     sources = {path.resolve() for path, _ in found}
     strengths = [",".join(f"{u:+.2f}" if round(u, 2) == u else f"{u:+g}" for u in row) for row in rows]
     for path in dict.fromkeys(path for path, _ in found):
@@ -919,20 +920,21 @@ def fig_grid(run, test, n=3):
 
 
 def fig_losses(run):
-    """Fig. 10: the losses of the two players, weighted as in their totals."""
+    """Fig. 10: the losses of the two players, weighted as in their totals; of one kind in one colour."""
     figure, panels = canvas(2)
-    history = run.log["history"]
+    history, players = run.log["history"], ("ranker", "generator")
     steps = [row["step"] for row in history]
-    for axes, player in zip(panels, ("ranker", "generator")):
-        names = dict.fromkeys(name for row in history for name in row if name.startswith(f"{player}_"))
-        total = [sum(row.get(name, 0) for name in names) for row in history]
-        axes.plot(steps, total, color="black", label="total")
-        for name, colour in zip(names, PALETTE):
-            losses = [row.get(name, np.nan) for row in history]
-            if np.nanmax(losses) > 0.01:
-                axes.plot(steps, losses, color=colour, lw=1, label=name.split("_")[1])
-        axes.set(xlabel="iteration", ylabel="loss, weighted", title=player, yscale="log", ylim=(0.01, None))
-        axes.legend(fontsize=8)
+    kinds = {name.split("_")[1]: 0 for row in history for name in row if name.startswith(players)}
+    for axes, player in zip(panels, players):
+        lines = [[row.get(f"{player}_{kind}", 0) for row in history] for kind in kinds]
+        for name, line, colour in zip((*kinds, "total"), (*lines, np.sum(lines, 0)), (*PALETTE, *PALETTE)):
+            if max(line) > 0.01:
+                colour = "black" if name == "total" else colour
+                axes.plot(steps, line, color=colour, lw=1 + (name == "total"))
+                axes.annotate(name, (steps[-1], max(line[-1], 0.0115)), (4, 0), textcoords="offset points",
+                              color=colour, va="center", fontsize=8, annotation_clip=False)
+        axes.set(xlabel="iteration", ylabel="loss, weighted", title=player, yscale="log", xlim=(0, steps[-1]),
+                 ylim=(0.01, None))
     return figure
 
 
@@ -979,8 +981,7 @@ def fig_truth(result):
 # ------------------------------------------------------------------------------------------------------------
 # The dial: a page that moves
 
-PAGE, LIVE = (Path(__file__).resolve().parent / "study" / name for name in ("page.html", "dial.html"))
-WEBP = 16383  # pixels: a file is no wider and no higher
+PAGE = Path(__file__).resolve().parent / "study" / "dial.html"  # its template
 
 
 def as_bytes(pictures):
@@ -988,59 +989,23 @@ def as_bytes(pictures):
     return ((pictures.cpu() + 1) * 127.5).round().byte()
 
 
-def rounded(values):
-    """Numbers (N, M) as lists for JSON."""
-    return [[round(u, 2) for u in row] for row in torch.as_tensor(values).tolist()]
-
-
-def page(title, words, pictures, dials, quality=90):
-    """Pictures that sliders turn, as HTML that fetches nothing; as many as fit into a WebP file.
-
-    words: HTML below them. pictures: (N, M, 3, H, W) in [-1, 1]: of each of N its M appearances, a grid of
-    the places of the dials, the first dial fastest. dials: for each a dict of `name`, `places` (texts),
-    `start` (number of a place) and `curves`: dicts of `kind` ("one", "two": colours; "guide": grey), `name`,
-    `low` and `high` (of the plot) and `values` (N, M).
-    """
-    n, (N, M, _, H, W) = len(dials[0]["places"]), pictures.shape
-    rows, scale = M // n, min(1, WEBP / (n * W), WEBP / (M // n * H))
-    shown = min(N, max(1, int(WEBP // (rows * H * scale))))
-    faces = as_bytes(pictures[:shown]).flatten(0, 1)
-    if scale < 1:
-        faces = F.interpolate(faces, scale_factor=scale, mode="bilinear", antialias=True)
-    sprite = Image.fromarray(tiled(faces.unflatten(0, (-1, n))))
-    sprite.save(file := io.BytesIO(), "WebP", quality=quality)
-    for curve in (curve for dial in dials for curve in dial["curves"]):
-        curve["values"] = rounded(curve["values"])
-    dials = [dial | {"name": html.escape(dial["name"])} for dial in dials]
-    slider = '<label>{} <input type="range" min="0" max="{}" value="{}"><output></output></label>\n'
-    plots = '<svg viewBox="-1.1 -.75 2.2 1.5" aria-hidden="true"></svg><p></p>' * len(dials)
-    figure = '<figure><div role="img" aria-label="picture {} of {}"></div>{}</figure>\n'
-    marks = {
-        "title": html.escape(title), "side": faces.shape[-1], "ratio": f"{W / H:g}",
-        "words": words + f" Shown are the first {shown} of {N} pictures." * (shown < N),
-        "width": 100 * n, "height": 100 * rows * shown,
-        "sprite": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
-        "sliders": "".join(slider.format(d["name"], len(d["places"]) - 1, d["start"]) for d in dials),
-        "figures": "".join(figure.format(i + 1, shown, plots) for i in range(shown)),
-        "data": json.dumps({"rows": rows * shown, "dials": dials})}
-    return re.sub("@([a-z]+)@", lambda mark: str(marks[mark[1]]), PAGE.read_text(encoding="utf-8"))
-
-
 def dial_curves(run, x, n, strengths):
-    """What is said of faces x (N, 3, H, W) at n places of each of the first two dials, for `page`.
+    """What is said of pictures x (N, 3, H, W) at n places of each of the first two dials, v_k in [-1, 1].
 
-    Returns the places v (n or n^2, K), the first dial fastest; y (N, n or n^2, 3, H, W); for each dial a list
-    of curves; and words below them. strengths: the judge of drawn faces, if their truth is shown.
+    Returns for each dial a list of curves, dicts of `kind` ("one", "two": colours; "guide": grey), `name`,
+    `low` and `high` (of the plot) and `values` (N, n or n^2), the first dial fastest; and words, as HTML.
+    strengths: the judge of drawn faces, if their truth is shown.
     """
     attrs, size = run.config.attr[:2], run.config.size
-    us = torch.linspace(-1, 1, n).double().round(decimals=2) + 0.0  # (no -0.0)
     v = torch.zeros(n ** len(attrs), len(run.config.attr))
-    v[:, :len(attrs)] = torch.cartesian_prod(*[us.float()] * len(attrs)).reshape(len(v), -1).flip(1)
+    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, n)] * len(attrs))
+    v[:, :len(attrs)] = grid.reshape(len(v), -1).flip(1)
     y = translate(run.G, x, v)
     curves, said = [[] for _ in attrs], []
 
     def add(k, kind, name, low, values):
-        curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": rounded(values)})
+        values = [[round(u, 2) for u in row] for row in values.tolist()]
+        curves[k].append({"kind": kind, "name": name, "low": low, "high": 1, "values": values})
 
     if run.R:
         with torch.no_grad():
@@ -1055,47 +1020,28 @@ def dial_curves(run, x, n, strengths):
         for k, attr in enumerate(attrs):
             add(k, "two", "strength", 0, seen[:, :, data.FACE_ATTRS.index(attr)])
         said.append('<span class="two">the true strength, from 0 to 1</span>, as a judge reads it')
-    words = f"Below each picture x, against v: {' and '.join(said)}." if said else ""
-    return v, y, curves, words
+    return curves, f"Below each picture x, against v: {' and '.join(said)}." if said else ""
 
 
 def dial_page(run, x, strengths=None):
-    """The page of the dial, of pictures made beforehand: a slider of 21 places, or two of 9, see `page`."""
-    n, digits, quality = (21, 1, 90) if len(run.config.attr) == 1 else (9, 2, 70)
-    v, y, curves, words = dial_curves(run, x, n, strengths)
-    places = [f"{u:+.{digits}f}" for u in v[:n, 0].double() + 0.0]
-    dials = [{"name": name, "places": places, "start": n - n // 5, "curves": of}
-             for name, of in zip(dial_names(run), curves)]
-    return page(title_of(run), words, y, dials, quality)
-
-
-def dial_names(run):
-    return [utf_8(attr).replace("_", " ") for attr in run.config.attr]
-
-
-def title_of(run):
-    return f"{' and '.join(dial_names(run)[:2])}, from less to more"
-
-
-def live_page(run, x, strengths=None):
-    """The page that computes G by itself, for any v and any picture that is dropped onto it: study/dial.html.
+    """The page of the dial, which computes G by itself, for any v and any picture that is dropped onto it.
 
     x: float (N, 3, H, W), on the run's device, the pictures it begins with. G: a trip.Generator.
     """
     c, n = run.config, 21 if len(run.config.attr) == 1 else 9
-    _, _, curves, words = dial_curves(run, x, n, strengths)
-    weights = run.G.state_dict()
+    curves, words = dial_curves(run, x, n, strengths)
+    weights, attrs = run.G.state_dict(), [utf_8(attr).replace("_", " ") for attr in c.attr]
     halves = torch.cat([w.detach().cpu().flatten().half() for w in weights.values()]).numpy().astype("<f2")
     faces = []
     for picture in as_bytes(x):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file := io.BytesIO(), "WebP", quality=90)
         faces.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
-    model = {"title": title_of(run), "attrs": dial_names(run), "size": c.size, "blocks": len(run.G.blocks),
-             "shapes": [[name, list(w.shape)] for name, w in weights.items()], "faces": faces, "places": n,
-             "dials": curves if len(c.attr) < 3 else [], "words": words, "faces_framed": framed(c),
-             "weights": base64.b64encode(halves.tobytes()).decode()}
+    model = {"title": f"{' and '.join(attrs[:2])}, from less to more", "attrs": attrs, "size": c.size,
+             "blocks": len(run.G.blocks), "shapes": [[name, list(w.shape)] for name, w in weights.items()],
+             "faces": faces, "places": n, "dials": curves if len(c.attr) < 3 else [], "words": words,
+             "faces_framed": framed(c), "weights": base64.b64encode(halves.tobytes()).decode()}
     filling = json.dumps(model).replace("<", "\\u003c")  # (no tag can begin in it)
-    return LIVE.read_text(encoding="utf-8").replace("@model@", filling)
+    return PAGE.read_text(encoding="utf-8").replace("@model@", filling)
 
 
 def moving_picture(G, x, attrs, side=160, n=24):
@@ -1122,12 +1068,12 @@ def moving_picture(G, x, attrs, side=160, n=24):
 
 
 def write_page(path, run, x, strengths=None):
-    """The page of the dial, if its template is there: no run is lost without it."""
-    template, make = (LIVE, live_page) if hasattr(run.G, "changes") else (PAGE, dial_page)
-    if template.is_file():
-        put(path, make(run, x, strengths))
-    else:
-        note(f"note: {path} is left out: its template {template} is missing")
+    """The page of the dial, of a trip.Generator, if its template is there: no run is lost without it."""
+    if hasattr(run.G, "changes"):
+        if PAGE.is_file():
+            put(path, dial_page(run, x, strengths))
+        else:
+            note(f"note: {path} is left out: its template {PAGE} is missing")
 
 
 def write_dial(run, out, test_data, strengths=None):

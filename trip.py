@@ -7,12 +7,12 @@
 
 There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
 The ranker R(x, y) says how much more of it face y shows than face x. The discriminator D(x) says whether x is
-a real picture. Both stand on one stack of features F and learn together: names with `ranker_` are of both.
+a real picture. R and D share a stack of features F and an optimiser: names with `ranker_` are of both.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
-One scores each picture by itself; the other sees the pair, and learns that one person shown twice means 0. So
-R says about r of real pairs, and about v / 2 of generated ones. D keeps G's pictures real. The rest of x
-stays: G warps x and adds paint, every changed pixel costs, and paint costs a second time.
+One scores each picture by itself, and says about v of generated pairs; the other sees the pair, and learns to
+say 0 where one person is shown twice. So R says about r of real pairs, and v / 2 of generated ones. D keeps
+G's pictures real. The rest of x stays: every changed pixel costs, and paint costs a second time.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
@@ -44,14 +44,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 import data
-import eval  # measures and draws; the method does not call it
+import eval  # drives `train`, measures and draws; the method does not call it
 from data import InputError
 
 
@@ -81,7 +80,7 @@ class Residual(nn.Sequential):
 def warp(x, flow):
     """x moved: at each place what x shows at place + flow (bilinear; beyond the edge, the edge).
 
-    x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; from the first pixel to the last one it is 2.
+    x: (B, 3, H, W). flow: (B, 2, H, W), to the right and down; 2 is from the first pixel to the last one.
     """
     ys, xs = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[2:])  # the pixels' places
     places = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), 2) + flow.movedim(1, 3)  # (B, H, W, 2)
@@ -94,8 +93,8 @@ class Generator(nn.Module):
     x: (B, 3, H, W), v: (B, K); the same shape as x returned. At v = 0 it is x, but for rounding. The layers
     get v as an input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without
     normalisation, whose statistics would tint what is to stay. size: of the pictures that the layers see, in
-    pixels; an arrow of the flow moves 4 x 4 of these. x of any other H and W is resized for them, and what
-    they say is resized for x: so skin and hair stay as sharp as they came.
+    pixels; of the flow there is one arrow for 4 x 4 of these. x of any other H and W is resized for them, and
+    what they say is resized for x: so skin and hair stay as sharp as they came.
     """
 
     def __init__(self, K=1, width=16, blocks=3, size=64):
@@ -112,8 +111,8 @@ class Generator(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in channels[-2::-1]])  # and back
         self.paint = nn.Conv2d(width, 3 * K, 3, 1, 1)
         he_weights(self)
-        small = [(block[-1], 0.1) for block in self.blocks] + [(self.flow, 0.01), (self.paint, 0.01)]
-        for layer, scale in small:  # begin with small changes
+        quiet = [(block[-1], 0.1) for block in self.blocks] + [(self.flow, 0.01), (self.paint, 0.01)]
+        for layer, scale in quiet:  # begin with small changes
             layer.weight.data *= scale
 
     def forward(self, x, v, parts=False):
@@ -166,7 +165,7 @@ class Ranker(nn.Module):
         c = channels[-1]
         self.features = nn.Sequential(*sum(layers, []))  # F: (B, 3, H, W) -> (B, c, 4, 4)
         score = nn.Sequential(nn.Flatten(), nn.Linear(16 * c, K, bias=False))
-        kind = nn.Sequential if head == "paper" else Odd  # (made odd, it is a score, too, till it has biases)
+        kind = nn.Sequential if head == "paper" else Odd  # (linear at first, while its biases are 0)
         pair = kind(nn.Conv2d(c, c, 1), nn.LeakyReLU(0.01), nn.Flatten(),
                     nn.Linear(16 * c, K, bias=head == "paper"))
         self.rank_heads = nn.ModuleList({"both": [score, pair], "score": [score]}.get(head, [pair]))
@@ -231,7 +230,7 @@ def cycle_loss(x, back):
 
 
 def identity_loss(x, fake):
-    """E [(fake - x)^2]: change little; with x warped for x: paint little. Ours. x, fake: (B, 3, H, W)."""
+    """E [(fake - x)^2]: change little; or, given x warped in x's place, paint little. Ours. (B, 3, H, W)."""
     return ((fake - x) ** 2).mean()
 
 
@@ -247,10 +246,10 @@ def gradient_penalty(R, x, fake, a, center):
 
 
 def lipschitz_penalty(R, x, y, fake, a, steepest):
-    """E [max(0, ||grad_z s_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
+    """E [max(0, ||grad_z h_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
-    s: R's first rank head. For photographs; one-sided, as in WGAN-LP (Petzka et al. 2018). Labels know two
-    classes, so s becomes a step between them, which a smear can please; one that may not be steep is a ramp.
+    h: R's first rank head. For photographs; one-sided, as in WGAN-LP (Petzka et al. 2018). Labels of two
+    classes make of h a step, which a smear can please; bounded, it stays a slope.
     x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
@@ -364,8 +363,8 @@ def generator_step(run, x, v, fake, x_warped):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
     fake, x_warped: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
-    sum is the total: generator_gan, _identity; after the warm-up _rank, and _cycle if it has a weight; _paint
-    and _orthogonal if they have one.
+    sum is the total: generator_gan, _identity; _rank and _cycle after the warm-up; _cycle, _paint and
+    _orthogonal if they have a weight.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -430,7 +429,7 @@ class Config:
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
-    lam: float = setting(0.5, "lambda, Eq. 5a: weight of the 0 of generated pairs [0.5]")
+    lam: float = setting(0.5, "lambda, Eq. 5a: weight of the 0 of generated pairs (pair head: 4 x) [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
@@ -438,7 +437,7 @@ class Config:
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4), the fine print of losses and rates
-    paper_generator: bool = setting(False, "G is Table 3's: it draws the picture anew [yes]")
+    paper_generator: bool = setting(False, "G is Table 3's: it draws anew, and nothing is paint [yes]")
     head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
                         choices=("both", "score", "pair", "paper"))
     g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
@@ -463,12 +462,12 @@ class Config:
                 raise InputError(f"--{f.name} {value}: must be one of {as_typed(choices)}")
             kind, number = ((int, float), True) if f.type is float else (f.type, f.type is int)
             if not isinstance(value, kind) or number and not low <= value <= high:  # (as nan is not)
-                raise InputError(f"--{f.name} {value}: must be a number from {low} to {high}")
+                what = f"a number from {low} to {high}" if number else f"of type {kind.__name__}"
+                raise InputError(f"--{f.name} {value}: must be {what}")
 
 
-# "paper": Sec. 4, Tables 3 and 4. The paper gives no steps, warmup and lam_id (in the warm-up nothing else
-# ties G(x, v) to x); nor, in the code, R's first weights, D's real pictures, x and y, a penalty of every
-# second pair, and pairs balanced and mirrored.
+# "paper": Sec. 4, Tables 3, 4. Ours are steps, warmup, lam_id (in the warm-up nothing else ties G(x, v) to x)
+# and, in the code, R's first weights, D's real pictures x and y, half the pairs in penalties, their balance.
 PRESETS = {
     "small": {},
     "photo": dict(steps=6000, head="score", lam_id=8.0, lam_paint=0.0, lam_lip=20.0, colour=1.0),
@@ -487,8 +486,8 @@ class SwitchNorm(nn.Module):
         mean = m_in mean_in + m_ln mean_ln + m_bn mean_bn        m = softmax(mean_weights), learned
         var  = w_in var_in  + w_ln var_ln  + w_bn var_bn         w = softmax(var_weights), learned
 
-    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (by eval(),
-    a running average). The variance of a whole is the mean of its parts' variances plus that of their means.
+    in: over the pixels of a channel of a picture; ln: of a picture; bn: of a channel of the batch (when
+    evaluated, a running average). A whole's variance is the mean of its parts' plus that of their means.
     """
 
     def __init__(self, channels, momentum=0.1, eps=1e-5):
@@ -630,7 +629,8 @@ def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     with suppress(RuntimeError, AssertionError):  # AssertionError: torch without cuda
-        device = torch.zeros(1, device=name).device  # cuda:0 for cuda
+        name = "cuda" if team.size > 1 and name.startswith("cuda") else name  # (torchrun: each its own)
+        device = torch.zeros(1, device=name).device  # cuda:0 or the like for cuda
         if device.type == "cuda":  # products in TF32, kernels found by trial
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
@@ -642,8 +642,8 @@ def choose_device(name):
 
 @contextmanager
 def stop_flag():
-    """Within it, Ctrl-C, SIGTERM and a closed terminal fill the list that it yields, no more, unless they are
-    ignored already, as by nohup; a second one ends the program. In a thread: none, as only main ones may."""
+    """Within it Ctrl-C, SIGTERM and a closed terminal are only noted in the list that it yields; a second one
+    acts as ever. What is ignored, as by nohup, stays so. In a thread: none, as only main ones may."""
     def stop(number, frame):
         stopped.append(number)
         signal.signal(number, before[number])
@@ -735,8 +735,8 @@ def program(name):
             if hasattr(sys.stdout, "reconfigure"):  # (a notebook's has none)
                 sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
             try:
-                with matplotlib.rc_context():
-                    matplotlib.rcdefaults()  # a user's own settings may want LaTeX
+                with eval.matplotlib.rc_context():
+                    eval.matplotlib.rcdefaults()  # a user's own settings may want LaTeX
                     return command(sys.argv[1:] if argv is None else argv)
             except (InputError, OSError, MemoryError, RuntimeError) as error:
                 words = in_words(error)
@@ -778,7 +778,7 @@ def parse(argv, prog="trip.py"):
                 dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type))
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {as_typed(f.default) or 'none'})")
-    number = r"[-+]?[\d.]+(e[-+]?\d+)?"  # -1,0 and -1e-3 are strengths, not options
+    number = r"[-+]?[\d.]+(e[-+]?\d+)?"  # -1,0 and -1e-3 are no options: a space hides them from argparse
     argv = [" " + a if re.fullmatch(f"-(?=.*[,e]){number}(,{number})*", a) else a for a in argv]
     args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
@@ -787,8 +787,9 @@ def parse(argv, prog="trip.py"):
         raise InputError("--from starts a new run: leave out --resume and --edit, or --from")
     args.given = {f.name: f.type(getattr(args, f.name)) for f in fields(Config) if hasattr(args, f.name)}
     args.config = Config(**PRESETS[args.preset or "small"] | args.given)
-    if args.out == "" or (args.out or "").endswith(".pt"):
-        raise InputError(f"--out {args.out!r}: name a folder, as in --out runs/mine")
+    for name, folder in (("out", args.out), ("from", args.source)):
+        if folder == "" or (folder or "").endswith(".pt"):
+            raise InputError(f"--{name} {folder!r}: name a folder, as in --{name} runs/mine")
     args.out = Path(args.out) if args.out else Path("runs") / "_".join(args.config.attr)
     return args
 
@@ -807,8 +808,8 @@ def open_run(args, device):
                      for name, value in other.items()]
             raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
                              f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")
-        for name in "GR" if source else ():
-            getattr(run, name).load_state_dict(getattr(source, name).state_dict())
+        if source:
+            run.G.load_state_dict(source.G.state_dict()), run.R.load_state_dict(source.R.state_dict())
         return run
     run = restore(out, device)
     if args.resume and not run.can_go_on:
@@ -845,10 +846,10 @@ def main(argv):
             old = eval.files_of(attr)
         c = run.config
         if team.number:  # number 0 loads first, the others then find its files
-            team.gather("waits")
+            team.gather(None)
         train_data, test_data = data.load(c.data, c.attr, c.size, c.root)
         if team.number == 0:
-            team.gather("is done")
+            team.gather(None)
         unusual = "photo" if c.data == "faces" else "small"
         if run.step == 0 and (args.preset or "small") == unusual:
             print("note: --preset photo is for photographs, the defaults are for drawn faces")
@@ -869,11 +870,11 @@ def main(argv):
             except (RuntimeError, ValueError, TypeError, LookupError) as error:  # of matplotlib, of fonts ...
                 eval.note(f"note: a figure was not made ({in_a_line(error)}); the run goes on")
 
-        losses = train(run, data.pairs(train_data, c.batch, run.rng, run.device))
+        iterations = train(run, data.pairs(train_data, c.batch, run.rng, run.device))
         tell = eval.progress(run)
         try:
             with stop_flag() as stopped:
-                for record in eval.fit(run, losses, test_data, keep):
+                for record in eval.fit(run, iterations, test_data, keep):
                     with suppress(OSError):  # (of a terminal that is closed)
                         tell(record)
                     asking = team.size == 1 or run.step % 10 == 0
@@ -897,7 +898,7 @@ def leave(code):
     """End the process. Under torchrun without any teardown after an error: the others may be gone."""
     if dist.is_initialized():
         if code:
-            sys.stdout.flush(), sys.stderr.flush()  # (as _exit does not)
+            print(end="", flush=True)  # (as _exit does not)
             os._exit(code)
         dist.destroy_process_group()
     sys.exit(code)

@@ -254,14 +254,16 @@ def fig_heads(paths):
     """
     figure, panels = eval.canvas(2, 3.4, 10, sharey=True)
     for axes, k, title, paper in ((panels[0], 0, "real pairs", 1), (panels[1], 1, "generated pairs", 0.5)):
+        ends = {}
         for (name, path), colour, lw in zip(paths.items(), (BLUE, GREEN, "black"), (1.2, 1.2, 2)):
             width = min(10, len(path))
             smooth = np.convolve(path[:, k], np.ones(width) / width, "valid")
-            axes.plot(4 * np.arange(width, len(path) + 1), smooth, color=colour, lw=lw, label=name)
+            line, = axes.plot(4 * np.arange(width, len(path) + 1), smooth, color=colour, lw=lw)
+            ends[name] = line, smooth[-1]
         axes.axhline(paper, color="black", lw=0.8, ls=":")
         axes.set(xlabel="iteration", title=f"{title} (dotted: the paper's, {paper:g})",
                  xlim=(0, 4 * len(path)), ylim=(0, 1.3))
-    panels[1].legend(fontsize=8)
+        at_ends(axes, ends)
     return figure
 
 
@@ -358,18 +360,6 @@ def fig_means(run, faces):
     return figure
 
 
-def page_of_training(run, kept, every=3):
-    """A page whose slider is the iteration: the faces as they were, and the means of R at v = -1, +1."""
-    rows = run.log["history"][::every]
-    said = [torch.tensor([row[name][0] for row in rows]).expand(3, -1) for name in ("gen_plus", "gen_minus")]
-    curves = [{"kind": kind, "name": f"R at v = {v}", "low": -1, "high": 1, "values": values}
-              for kind, v, values in zip(("two", "one"), ("+1", "-1"), said)]
-    moments = {"name": "iteration", "places": [str(row["step"]) for row in rows], "start": len(rows) // 3,
-               "curves": curves}
-    return eval.page("v = -1, 0, 1, while they learned", "Below each face the same two means, of all "
-                     "held-out faces.", torch.stack(kept[::every], 1), [moments], quality=60)
-
-
 def fig_lambda(sweep, guess=...):
     """Levels of stored runs against lambda, and the curve E / (1 + lambda rho) that fits them best."""
     def levels(kind):
@@ -398,15 +388,19 @@ def fig_lambda(sweep, guess=...):
 DOTS = "write your answer in place of the three dots"
 
 
-def check(name, answer):
-    """Say whether an answer is right and, if not, what leads on. hint(name) gives two steps more."""
+def verdict(name, answer):
+    """What leads on, if an answer is not right; None if it is."""
     try:
         dots = answer is ... or callable(answer) and inspect.getsource(answer).rstrip().endswith("return ...")
-        found = DOTS if dots else CHECKS[name](answer)
+        return DOTS if dots else CHECKS[name](answer)
     except Exception as error:  # an answer may do anything
-        found = f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
+
+
+def check(name, answer):
+    """Say whether an answer is right and, if not, what leads on. hint(name) gives two steps more."""
+    found = verdict(name, answer)
     print("right" if found is None else f"not yet: {found}")
-    return found is None
 
 
 OURS = {"2.1": trip.generator_rank_loss, "3.1": trip.generator_rank_loss, "4.1": trip.ranker_rank_loss}
@@ -414,12 +408,7 @@ OURS = {"2.1": trip.generator_rank_loss, "3.1": trip.generator_rank_loss, "4.1":
 
 def yours(name, answer):
     """The reader's loss, if it is right, else ours: what trains from here on."""
-    with open(os.devnull, "w") as nowhere:
-        said, sys.stdout = sys.stdout, nowhere
-        try:
-            right = check(name, answer)
-        finally:
-            sys.stdout = said
+    right = verdict(name, answer) is None
     print(f"training with {'your' if right else 'our'} loss, exercise {name}")
     return answer if right else OURS[name]
 

@@ -1,6 +1,7 @@
 """python -m pytest tests --trip PATH: grade the trip.py at PATH, with the data.py beside it if there is"""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "course"))
 
 from grader import ROOT, Grader  # noqa: E402
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # (`-n auto`: a process a core, which threads would fight for)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

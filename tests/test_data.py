@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
@@ -247,6 +248,12 @@ def test_of_celeba_those_pictures_are_taken_that_are_there(n, keep, cut, test, s
     assert says in capsys.readouterr().out
 
 
+def test_a_name_may_be_typed_in_other_letters_than_a_mac_has_written_it(tmp_path):
+    two_folders(tmp_path, 40, name=unicodedata.normalize("NFD", "Fröhlich"))
+    train, test = data.load("folder", [unicodedata.normalize("NFC", "fröhlich")], 32, tmp_path)
+    assert train.labels.sum() + test.labels.sum() == 20
+
+
 def two_folders(root, n=80, name="smiling", other="other"):
     for i in range(n):
         picture(root / (name if i % 2 else other) / f"{i}.jpg", i)
@@ -345,6 +352,11 @@ def test_fifteen_pictures_of_a_class_are_enough_to_begin(tmp_path, capsys):
     train, test = data.load("folder", ["smiling"], 32, tmp_path)
     assert train.labels.sum() + test.labels.sum() == 15 and test.labels.sum() >= 2
     assert "training pictures have 'smiling': a trial needs" in capsys.readouterr().out
+    for path in sorted((tmp_path / "smiling").iterdir())[1:]:
+        path.unlink()
+    for attr in ("smiling", "other"):
+        with pytest.raises(data.InputError, match="pairs need two with it and two without"):
+            data.load("folder", [attr], 32, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -446,7 +458,7 @@ def test_a_whole_file_of_pictures_is_enough_where_nobody_may_write(tmp_path, mon
     decoded(tmp_path)
     monkeypatch.setattr(data, "open", lambda *_: (tmp_path / "no" / "way").touch(), raising=False)
     assert decoded(tmp_path) == (list(range(40)), {})
-    with pytest.raises(OSError, match="no"):  # a program tells it in one line
+    with pytest.raises(data.InputError, match="resized pictures are kept; give a copy as --root"):
         decoded(tmp_path, n=8)
 
 
@@ -611,6 +623,8 @@ def test_edit_replaces_no_file_but_its_own(vivid, tmp_path):
         assert vivid(tmp_path / "a" / "me.png", tmp_path / "b" / "me.png", "--v", "1") == 0
         sizes = {path.name: Image.open(path).size for path in (tmp_path / "run" / "edit").iterdir()}
         assert sizes == {"me_v+1.00.png": (20, 20), "me-2_v+1.00.png": (60, 60), "me-3_v+1.00.png": (80, 60)}
+    with data.alone(tmp_path / "run" / "edit"):  # two at once would take one name
+        assert vivid(tmp_path / "a" / "me.png", "--v", "-1") == 2
 
 
 def test_edit_keeps_apart_what_is_not_the_same(vivid, tmp_path):

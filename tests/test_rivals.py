@@ -113,7 +113,7 @@ def test_a_run_is_restored_as_what_it_is(name, folders):
     assert not torch.equal(a.G(x, v), new(name).G.eval()(x, v))
     assert all(getattr(a, player).state_dict() for player in a.nets)
     there = {path.name for path in (folders / name).iterdir()}
-    assert there >= {"history.csv", "samples.png", "summary.json", "dial.html"} and "ranker.png" not in there
+    assert there >= {"history.csv", "samples.png", "summary.json", "dial.gif"} and "ranker.png" not in there
     assert type(rivals.restore(folders / "TRIP")) is trip.Run
 
 

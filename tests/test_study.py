@@ -140,7 +140,6 @@ def test_draw_fills_the_pages_and_touches_nothing_that_has_not_changed(tmp_path,
 def test_draw_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
     for name, value in (("PAGES", []), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
         monkeypatch.setattr(study, name, value)
-    monkeypatch.setattr(study.ev, "call_judges", lambda *_: study.ev.Judges())
     run = study.run_folder("", 0)
     run.mkdir()
     trip.save(trip.Run(trip.Config(**TINY)), run)

@@ -29,10 +29,10 @@ COPIED = ["eval.py", "requirements.txt", "LICENSE", "tests/conftest.py", "tests/
 TESTS = "tests/course/test_grade.py"
 NOTEBOOK = "walkthrough.ipynb"
 NEEDED = "tests/requirements.txt"
-STORED = [*(f"study/{name}" for name in ("lesson.py", "page.html", "dial.html", "points.html", "study.csv")),
+STORED = [*(f"study/{name}" for name in ("lesson.py", "dial.html", "points.html", "study.csv")),
           *(f"study/figures/{name}" for name in (
-              "dial.html", "two_dials.html", "face.png", "grid.png", "dial.gif", "ranker.png",
-              "photos_smile.jpg", "photos_ranker.png", "study_zeros.png")),
+              "two_dials.html", "face.png", "grid.png", "dial.gif", "ranker.png", "photos_smile.jpg",
+              "photos_ranker.png", "study_zeros.png")),
           *(f"study/pretrained/smile/{name}" for name in ("trip.pt", "dial.html"))]
 
 
