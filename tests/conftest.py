@@ -41,6 +41,8 @@ def submission(config):
 
 
 def pytest_configure(config):
+    if getattr(config.option, "dist", "") == "load":  # `-n auto`: what the tests of a file share is made once
+        config.option.dist = "loadfile"
     file = config.getoption("--grades")
     if file and not Path(file).resolve().parent.is_dir():
         raise pytest.UsageError(f"--grades {file}: there is no such folder")
