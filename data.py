@@ -686,6 +686,9 @@ def folder(attrs, size, root, seed):
         return [path for path in visible(place, place.iterdir())
                 if path.is_dir() and not [*path.glob("trip.[pl]*"), *path.glob("*/trip.[pl]*")]]
 
+    def plain(name):  # (a Mac writes letters and their accents apart)
+        return unicodedata.normalize("NFC", name).lower()
+
     classes = inside(Path(root))
     if len(classes) == 1:  # one folder too many, as zips nest them
         classes = inside(classes[0]) or classes
@@ -695,9 +698,6 @@ def folder(attrs, size, root, seed):
     names, others = ([path.name for path in part] for part in (parts[0], parts[-1]))
     if names != others:
         raise InputError(f"{root}: train/ has the classes {names[:4]}, {val}/ has {others[:4]}")
-    def plain(name):  # (a Mac writes its letters and accents apart)
-        return unicodedata.normalize("NFC", name).lower()
-
     typed = [name for name in names if plain(name) == plain(attrs[0].rstrip("/\\"))]
     mine = attrs[0] if attrs[0] in typed else typed and typed[0]
     if len(names) != 2 or len(attrs) != 1 or not mine:

@@ -319,13 +319,13 @@ def edit(run, out, images, strengths=None, crop=None):
         note("note: this run was trained on drawn faces; it cannot be expected to edit a photograph")
     names = [",".join(f"{u:+g}" for u in row) for row in rows]
     y = translate(run.G, x, torch.tensor(rows))
-    with data.alone(out / "edit"):
-        if not c.paper_generator:
+    if not c.paper_generator:
+        with data.alone(out / "edit"):
             write_whole(run, out / "edit", found, rows)
     put(out / "edit.png", strips(x, y, names, f"{', '.join(c.attr)}: v ="))  # (after all pictures are read)
     write_page(out / "edit.html", run, x)
-    whole_too = "" if c.paper_generator else f", with a slider {out / 'edit.html'}, and {out / 'edit'}/"
-    print(f"wrote {out / 'edit.png'}{whole_too}")
+    made = [] if c.paper_generator else [out / "edit", *[out / "edit.html"] * PAGE.is_file()]
+    print(f"wrote {', '.join(map(str, [out / 'edit.png', *made]))}")
     return 0
 
 
@@ -924,17 +924,18 @@ def fig_losses(run):
     figure, panels = canvas(2)
     history, players = run.log["history"], ("ranker", "generator")
     steps = [row["step"] for row in history]
-    kinds = {name.split("_")[1]: 0 for row in history for name in row if name.startswith(players)}
+    kinds = dict.fromkeys(name.split("_")[1] for row in history for name in row if name.startswith(players))
+    colours = dict(zip(kinds, PALETTE * 2)) | {"total": "black"}
     for axes, player in zip(panels, players):
-        lines = [[row.get(f"{player}_{kind}", 0) for row in history] for kind in kinds]
-        for name, line, colour in zip((*kinds, "total"), (*lines, np.sum(lines, 0)), (*PALETTE, *PALETTE)):
-            if max(line) > 0.01:
-                colour = "black" if name == "total" else colour
-                axes.plot(steps, line, color=colour, lw=1 + (name == "total"))
+        lines = {kind: [row.get(f"{player}_{kind}", 0) for row in history] for kind in kinds}
+        lines["total"] = [*map(sum, zip(*lines.values()))]
+        for name, line in lines.items():
+            if max(line, default=0) > 0.01:
+                axes.plot(steps, line, color=colours[name], lw=1 + (name == "total"))
                 axes.annotate(name, (steps[-1], max(line[-1], 0.0115)), (4, 0), textcoords="offset points",
-                              color=colour, va="center", fontsize=8, annotation_clip=False)
-        axes.set(xlabel="iteration", ylabel="loss, weighted", title=player, yscale="log", xlim=(0, steps[-1]),
-                 ylim=(0.01, None))
+                              color=colours[name], va="center", fontsize=8, annotation_clip=False)
+        axes.set(xlabel="iteration", ylabel="loss, weighted", title=player, yscale="log",
+                 xlim=(0, max(steps, default=1)), ylim=(0.01, None))
     return figure
 
 
@@ -990,16 +991,14 @@ def as_bytes(pictures):
 
 
 def dial_curves(run, x, n, strengths):
-    """What is said of pictures x (N, 3, H, W) at n places of each of the first two dials, v_k in [-1, 1].
+    """What is said of pictures x (N, 3, H, W) at n places of each of one dial or two, v_k in [-1, 1].
 
     Returns for each dial a list of curves, dicts of `kind` ("one", "two": colours; "guide": grey), `name`,
     `low` and `high` (of the plot) and `values` (N, n or n^2), the first dial fastest; and words, as HTML.
     strengths: the judge of drawn faces, if their truth is shown.
     """
-    attrs, size = run.config.attr[:2], run.config.size
-    v = torch.zeros(n ** len(attrs), len(run.config.attr))
-    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, n)] * len(attrs))
-    v[:, :len(attrs)] = grid.reshape(len(v), -1).flip(1)
+    attrs, size = run.config.attr, run.config.size
+    v = torch.cartesian_prod(*[torch.linspace(-1, 1, n)] * len(attrs)).reshape(-1, len(attrs)).flip(1)
     y = translate(run.G, x, v)
     curves, said = [[] for _ in attrs], []
 
@@ -1029,7 +1028,7 @@ def dial_page(run, x, strengths=None):
     x: float (N, 3, H, W), on the run's device, the pictures it begins with. G: a trip.Generator.
     """
     c, n = run.config, 21 if len(run.config.attr) == 1 else 9
-    curves, words = dial_curves(run, x, n, strengths)
+    curves, words = dial_curves(run, x, n, strengths) if len(c.attr) < 3 else ([], "")
     weights, attrs = run.G.state_dict(), [utf_8(attr).replace("_", " ") for attr in c.attr]
     halves = torch.cat([w.detach().cpu().flatten().half() for w in weights.values()]).numpy().astype("<f2")
     faces = []
@@ -1038,7 +1037,7 @@ def dial_page(run, x, strengths=None):
         faces.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
     model = {"title": f"{' and '.join(attrs[:2])}, from less to more", "attrs": attrs, "size": c.size,
              "blocks": len(run.G.blocks), "shapes": [[name, list(w.shape)] for name, w in weights.items()],
-             "faces": faces, "places": n, "dials": curves if len(c.attr) < 3 else [], "words": words,
+             "faces": faces, "places": n, "dials": curves, "words": words,
              "faces_framed": framed(c), "weights": base64.b64encode(halves.tobytes()).decode()}
     filling = json.dumps(model).replace("<", "\\u003c")  # (no tag can begin in it)
     return PAGE.read_text(encoding="utf-8").replace("@model@", filling)

@@ -230,7 +230,7 @@ def cycle_loss(x, back):
 
 
 def identity_loss(x, fake):
-    """E [(fake - x)^2]: change little; or, given x warped in x's place, paint little. Ours. (B, 3, H, W)."""
+    """E [(fake - x)^2]: change little; given x warped as x, paint little. Ours. x, fake: (B, 3, H, W)."""
     return ((fake - x) ** 2).mean()
 
 
@@ -429,7 +429,7 @@ class Config:
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
-    lam: float = setting(0.5, "lambda, Eq. 5a: weight of the 0 of generated pairs (pair head: 4 x) [0.5]")
+    lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 4 x) [0.5]")
     lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
@@ -467,7 +467,7 @@ class Config:
 
 
 # "paper": Sec. 4, Tables 3, 4. Ours are steps, warmup, lam_id (in the warm-up nothing else ties G(x, v) to x)
-# and, in the code, R's first weights, D's real pictures x and y, half the pairs in penalties, their balance.
+# and, in the code, R's first weights, D's real x and y, half the pairs in penalties, mirroring, balance.
 PRESETS = {
     "small": {},
     "photo": dict(steps=6000, head="score", lam_id=8.0, lam_paint=0.0, lam_lip=20.0, colour=1.0),
@@ -630,7 +630,7 @@ def choose_device(name):
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     with suppress(RuntimeError, AssertionError):  # AssertionError: torch without cuda
         name = "cuda" if team.size > 1 and name.startswith("cuda") else name  # (torchrun: each its own)
-        device = torch.zeros(1, device=name).device  # cuda:0 or the like for cuda
+        device = torch.zeros(1, device=name).device  # the current GPU for cuda
         if device.type == "cuda":  # products in TF32, kernels found by trial
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
@@ -809,7 +809,8 @@ def open_run(args, device):
             raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
                              f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")
         if source:
-            run.G.load_state_dict(source.G.state_dict()), run.R.load_state_dict(source.R.state_dict())
+            run.G.load_state_dict(source.G.state_dict())
+            run.R.load_state_dict(source.R.state_dict())
         return run
     run = restore(out, device)
     if args.resume and not run.can_go_on:

@@ -62,7 +62,7 @@ GROUPS = {
     "starts": (range(1), {"default": SMALL}),
     "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
     "mechanisms": (range(1), {
-        "default": {}, "the score head alone": dict(head="score"), "the pair head alone": dict(head="pair"),
+        "default": {}, "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
         "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
         "a slope penalty": dict(lam_lip=20.0)}),
     "lambda": (range(1), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),

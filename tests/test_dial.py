@@ -307,7 +307,7 @@ def test_the_frame_stays_in_the_picture_and_zooms_about_its_middle(browse, smoot
     assert browser("frame") == [300, 0, 100]
 
 
-def test_a_strange_name_stays_a_name_on_the_live_page(browse):
+def test_a_strange_name_stays_a_name(browse):
     page = eval.dial_page(start("</script><b>$x$&"), faces(1))
     assert page.count("</script>") == 3
     browser = browse(page)

@@ -576,6 +576,12 @@ def test_the_file_is_a_program(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith(f"eval.py: error: no run in {tmp_path}")
 
 
+def test_the_losses_of_a_run_that_was_never_measured_are_an_empty_figure(tmp_path):
+    run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4))
+    run.log |= eval.EMPTY_LOG
+    eval.put(tmp_path / "fig10_losses.png", eval.fig_losses(run))
+
+
 def test_settings_of_matplotlib_that_cannot_be_read_are_one_line(tmp_path):
     (tmp_path / "matplotlibrc").write_bytes(b"# Schriftgr\xf6\xdfe")
     done = subprocess.run([sys.executable, HERE / "trip.py"], cwd=tmp_path, capture_output=True, text=True)

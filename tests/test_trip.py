@@ -903,6 +903,20 @@ def test_mps_is_taken_from_the_version_on_in_which_warping_has_a_gradient(versio
             trip.choose_device("mps")
 
 
+def test_under_torchrun_each_process_has_a_gpu_of_its_own_whatever_is_typed(monkeypatch):
+    def none_here(*_, device):
+        asked.append(device)
+        raise RuntimeError
+
+    asked = []
+    monkeypatch.setattr(torch, "zeros", none_here)
+    for size in 1, 2:
+        monkeypatch.setattr(trip.team, "size", size)
+        with pytest.raises(data.InputError):
+            trip.choose_device("cuda:1")
+    assert asked == ["cuda:1", "cuda"]
+
+
 def test_the_ranker_learns_and_the_generator_heeds_it(few_drawn_once):
     """Beards are seen early. The bounds leave room for other seeds and machines."""
     run = tiny_run(attr="beard", steps=200, g_width=8, r_width=16, batch=8, shift=1, lam=0.6)
