@@ -11,8 +11,9 @@ a real picture. R and D share a stack of features F and an optimiser: names with
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
 One scores each picture by itself, and says about v of generated pairs; the other sees the pair, and learns to
-say 0 where one person is shown twice. So R says about r of real pairs, and v / 2 of generated ones. D keeps
-G's pictures real. The rest of x stays: every changed pixel costs, and paint costs a second time.
+say 0 where one person is shown twice. So R says about r of real pairs, and v / 2 of generated ones. The rest
+of x stays: every changed pixel costs, and paint costs a second time. D keeps G's pictures real; by default it
+is off (its weight is 0), as it finds little in pictures that are moved rather than drawn.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
@@ -21,8 +22,8 @@ G's pictures real. The rest of x stays: every changed pixel costs, and paint cos
     Eq. 3           sign(v) as the target ("CLS")                   cls_target
     Eq. 2, 5a, 7a   ranking loss of the ranker                      ranker_rank_loss
     Eq. 5b, 7b      ranking loss of the generator                   generator_rank_loss
-    Eq. 6a, 6b      GAN losses of D and of the generator            ranker_gan_loss, generator_gan_loss
-    L_cycle         x -> G(x, v) -> x (default: off)                cycle_loss
+    Eq. 6a, 6b      GAN losses of D, of the generator (off)         ranker_gan_loss, generator_gan_loss
+    L_cycle         x -> G(x, v) -> x (off)                         cycle_loss
     L_gp, L_o       gradient penalty; orthogonal kernels (off)      gradient_penalty, orthogonal_penalty
     (none)          change and paint little; R not steep (off)      identity_loss, lipschitz_penalty
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
@@ -97,7 +98,7 @@ class Generator(nn.Module):
     what they say is resized for x: so skin and hair stay as sharp as they came.
     """
 
-    def __init__(self, K=1, width=16, blocks=3, size=64):
+    def __init__(self, K=1, width=16, size=64):
         super().__init__()
         self.size = size
         channels = [width, 2 * width, 4 * width]
@@ -106,7 +107,7 @@ class Generator(nn.Module):
         self.first = nn.Conv2d(3 + K, width, 3, 1, 1)  # (B, width, H, W)
         self.down = nn.ModuleList([nn.Conv2d(a, 2 * a, 4, 2, 1) for a in channels[:-1]])  # halves H and W
         self.blocks = nn.Sequential(*[
-            Residual(nn.Conv2d(c, c, 3, 1, 1), self.act, nn.Conv2d(c, c, 3, 1, 1)) for _ in range(blocks)])
+            Residual(nn.Conv2d(c, c, 3, 1, 1), self.act, nn.Conv2d(c, c, 3, 1, 1)) for _ in range(3)])
         self.flow = nn.Conv2d(c, 2 * K, 3, 1, 1)
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in channels[-2::-1]])  # and back
         self.paint = nn.Conv2d(width, 3 * K, 3, 1, 1)
@@ -121,9 +122,8 @@ class Generator(nn.Module):
         if x.shape[2:] != (self.size, self.size):
             small = resize(x, (self.size, self.size), mode="bilinear", antialias=True)
         flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(small, v))
-        x_warped = warp(x, resize(0.1 * flow, x.shape[2:], mode="bilinear"))
-        if small is not x:
-            paint = resize(paint, x.shape[2:], mode="bicubic")
+        flow, paint = (resize(change, x.shape[2:], mode="bicubic") for change in (0.1 * flow, paint))
+        x_warped = warp(x, flow)
         picture = (x_warped + paint).clamp(-1, 1)
         return (picture, x_warped) if parts else picture
 
@@ -280,9 +280,9 @@ class Run:
         place = dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers (on the CPU) stay as they are
             torch.manual_seed(c.seed)  # decides the first weights, alike in all processes
-            kind = PaperGenerator if c.paper_generator else Generator
-            self.G = kind(len(c.attr), c.g_width, c.g_blocks, c.size).to(**place)
-            self.R = Ranker(len(c.attr), c.r_width, c.size, c.head).to(**place)
+            kind, width = (PaperGenerator, c.width) if c.paper_generator else (Generator, c.width // 2)
+            self.G = kind(len(c.attr), width, c.size).to(**place)
+            self.R = Ranker(len(c.attr), c.width, c.size, c.head).to(**place)
         adam = dict(betas=(0.5, 0.999), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
@@ -309,14 +309,15 @@ def uniform(run, *shape):
 
 def augmented(run, x):
     """What R sees of x (B, 3, H, W): all shifted alike by some pixels, so that patterns that fit the grid of
-    R's strides gain nothing; with `colour` each in light and colours of its own, so that a tint gains nothing
+    R's strides gain nothing; "colour": each in light and colours of its own, too, so that tints gain nothing
     (DiffAugment, Zhao et al. 2020). May leave [-1, 1].
     """
-    s, colour, (h, w) = run.config.shift, run.config.colour, x.shape[2:]
+    kind, (h, w) = run.config.augment, x.shape[2:]
+    s = 0 if kind == "none" else run.config.size // 20  # pixels
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
     x = nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
-    if colour:
-        brightness, saturation, contrast = colour * (2 * uniform(run, 3, len(x), 1, 1, 1) - 1)
+    if kind == "colour":
+        brightness, saturation, contrast = 2 * uniform(run, 3, len(x), 1, 1, 1) - 1
         grey, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
         x = grey + (1 + saturation) * (x - grey)
         x = mean + 0.3 * brightness + (1 + contrast / 2) * (x - mean)
@@ -430,9 +431,9 @@ class Config:
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
     lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 4 x) [0.5]")
-    lam_g: float = setting(2.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
+    lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
-    lam_paint: float = setting(100.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
+    lam_paint: float = setting(400.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
     lam_lip: float = setting(0.0, "weight of the penalty on a steep score head [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
@@ -440,18 +441,16 @@ class Config:
     paper_generator: bool = setting(False, "G is Table 3's: it draws anew, and nothing is paint [yes]")
     head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
                         choices=("both", "score", "pair", "paper"))
-    g_width: int = setting(16, "filters of G's first layer [64]", 1, 1024)
-    g_blocks: int = setting(3, "residual blocks of G [6]", 0, 100)
-    r_width: int = setting(32, "filters of R's first layer [64]", 1, 1024)
+    width: int = setting(32, "filters of R's first layer, and Table 3's; our G's has half [64]", 2, 1024)
     warmup: int = setting(0, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
     lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
     lam_c: float = setting(0.0, "weight of the cycle loss [2.5]")
-    lam_gp: float = setting(4.0, "weight of D's gradient penalty [150]")
+    lam_gp: float = setting(0.0, "weight of D's gradient penalty [150]")
     gp_center: float = setting(0.0, "norm that it asks of D's gradient: 0 makes D smooth [1]")
     lam_o: float = setting(0.0, "weight of the orthogonal penalty [1e-6]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    shift: int = setting(3, "R sees a batch shifted by up to so many pixels [none]", 0, 256)
-    colour: float = setting(0.0, "R sees each picture in other colours: how far, 0 .. 1 [none]", 0, 1)
+    augment: str = setting("shift", "R sees pictures as they are, shifted by up to SIZE / 20 pixels, or "
+                           "in other colours, too [none]", choices=("none", "shift", "colour"))
     lr_decay_start: float = setting(0.2, "share of STEPS at which rates begin to fall to 0 [1]", 0, 1)
 
     def __post_init__(self):
@@ -470,10 +469,11 @@ class Config:
 # and, in the code, R's first weights, D's real x and y, half the pairs in penalties, mirroring, balance.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=6000, head="score", lam_id=8.0, lam_paint=0.0, lam_lip=20.0, colour=1.0),
+    "photo": dict(steps=6000, head="score", lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=0.0, lam_lip=20.0,
+                  augment="colour"),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
-                  g_width=64, g_blocks=6, r_width=64, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0,
-                  lam_o=1e-6, lam_id=10.0, lam_paint=0.0, shift=0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
+                  width=64, augment="none", lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
+                  lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
 
 
 # ============================================================================================================
@@ -520,7 +520,7 @@ class SwitchNorm(nn.Module):
 class PaperGenerator(nn.Module):
     """Table 3, the paper's generator, which draws the whole picture anew, of the training's size only."""
 
-    def __init__(self, K=1, width=64, blocks=6, size=256):
+    def __init__(self, K=1, width=64, size=256):
         super().__init__()
         self.size = size
 
@@ -531,7 +531,7 @@ class PaperGenerator(nn.Module):
         for _ in range(2):
             layers += block(nn.Conv2d(c, 2 * c, 4, 2, 1), 2 * c)  # halves H and W, doubles the channels
             c *= 2
-        for _ in range(blocks):  # two convolutions, as in RelGAN's released network
+        for _ in range(6):  # two convolutions, as in RelGAN's released network
             layers += [Residual(*block(nn.Conv2d(c, c, 3, 1, 1), c), nn.Conv2d(c, c, 3, 1, 1), SwitchNorm(c))]
         for _ in range(2):
             layers += block(nn.ConvTranspose2d(c, c // 2, 4, 2, 1), c // 2)  # and back
@@ -551,7 +551,7 @@ class PaperGenerator(nn.Module):
 
 NOTES = ("warmup", "step", "log")
 MAY_CHANGE = ("steps", "root")  # on the way
-NETWORKS = ("size", "paper_generator", "head", "g_width", "g_blocks", "r_width")  # what decides their weights
+NETWORKS = ("size", "paper_generator", "head", "width")  # what decides their weights
 
 
 def save(run, out, nets=("G", "R", "opt_g", "opt_r")):
@@ -722,7 +722,7 @@ def in_words(error):
     if isinstance(error, OSError):  # a full disk, a folder in a file's place ...
         return f"{error}; look there, or name another folder"
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):
-        return "not enough memory; take a smaller --size, --batch, --g_width or --r_width, or --edit picture"
+        return "not enough memory; take a smaller --size, --batch or --width, or --edit picture"
     if team.size == 1:
         raise error
     return first and f"another process has ended, so all do ({in_a_line(error)}); go on with --resume"

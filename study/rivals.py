@@ -22,7 +22,7 @@ things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for 
            lambda 1e-4 after 500,000 updates        lam_lat after `ramp` of STEPS; batch 16, rates 1e-3
     rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 1e-3, 1e-4; D sees the pairs' pictures
     relgan Table 3's generator                      TRIP's, which warps and paints; its f0 is x by itself
-           penalty 150 on a map's sum, norm 1       TRIP's 4 on its mean, norm 0; TRIP's rates, betas, shift
+           penalty 150 on a map's sum, norm 1       4 on its mean, norm 0; TRIP's rates, betas, shift
            "wrong" triplets that fit, if K = 1      so, too; --mask leaves them out
 
 The methods end at the line of ====; below it are the readings of two rankers, and the command line.
@@ -49,10 +49,10 @@ from trip import InputError, setting  # noqa: E402
 DEFAULTS = {
     "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, grad_clip=5.0),
     "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4),
-    "two-critics": dict(steps=1000, lam_id=8.0, beta2=0.99),
-    "relgan": dict(steps=740, lam_g=1.0, lam_c=10.0, lam_o=1e-6, beta2=0.99)}
+    "two-critics": dict(steps=1000, lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=100.0, beta2=0.99),
+    "relgan": dict(steps=740, lam_g=1.0, lam_gp=4.0, lam_c=10.0, lam_o=1e-6, beta2=0.99)}
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
-TRIPS = "g_width g_blocks r_width shift colour lam_g lam_gp gp_center".split()
+TRIPS = "width augment lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
             "two-critics": [*TRIPS, "lam_rank", "lam_id", "lam_paint"],
             "relgan": [*TRIPS, "lam_int", "lam_c", "lam_o", "mask"]}
@@ -63,7 +63,6 @@ class Config(trip.Config):
     """trip.Config and a few more. A rival uses what SETTINGS says."""
     rival: str = setting("relgan", "which one", choices=tuple(SETTINGS))
     batch: int = setting(8, "pictures, or pairs of them, in a batch", 2)
-    width: int = setting(32, "filters of the largest maps", 1, 1024)
     lam_lat: float = setting(1e-2, "weight of misleading the discriminator of the code")
     ramp: float = setting(0.5, "share of STEPS in which this weight rises from 0", 1e-9, 1)
     gan_share: float = setting(0.56, "share of STEPS without the encoders; they have the rest", 0.01, 0.99)
@@ -81,7 +80,7 @@ class Config(trip.Config):
 def configured(rival, **given):
     """The Config of a rival: its defaults, for photographs what TRIP's preset changes, and what is given."""
     photo = given.get("data", "faces") != "faces"
-    more = dict(steps=4 * DEFAULTS[rival]["steps"], colour=1.0) if photo else {}
+    more = dict(steps=4 * DEFAULTS[rival]["steps"], augment="colour") if photo else {}
     return Config(**DEFAULTS[rival] | more | given | dict(rival=rival))
 
 
@@ -263,7 +262,7 @@ class TwoCritics(Rival):
     nets = "G", "D", "ranker", "opt_g", "opt_r"
 
     def players(self, c, K):
-        return {name: trip.Ranker(K, c.r_width, c.size, "score") for name in ("D", "ranker")}
+        return {name: trip.Ranker(K, c.width, c.size, "score") for name in ("D", "ranker")}
 
     def iterate(self, x, y, r):
         """A step of D (Eq. 6a), of the ranker, on real pairs only, and of G, which is to order two v of x."""
@@ -324,7 +323,7 @@ class RelGAN(Rival):
     draws = 3
 
     def players(self, c, K):
-        return {"D": Triplet(K, c.r_width, c.size)}
+        return {"D": Triplet(K, c.width, c.size)}
 
     def iterate(self, x, y):
         """A step of the heads, then one of G, with f = G(a, v), f0 = G(a, 0), fi = G(a, alpha v)."""
@@ -369,7 +368,7 @@ def restore(folder, device="cpu"):
 # What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
 
 # TRIP's default in commit e3c4f7e, but for its ties: the rivals are compared with it
-FORMER = dict(head="score", lam=1.2, lam_id=8.0, lam_lip=20.0)
+FORMER = dict(head="score", lam=1.2, lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=100.0, lam_lip=20.0)
 RANKERS = {"TRIP": FORMER, "lambda = 0": FORMER | dict(lam=0.0)}  # name -> what its run changes
 CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
 

@@ -48,46 +48,47 @@ METRICS = ev.METRICS
 # What is run
 
 FORMER = rivals.FORMER  # the default of commit e3c4f7e, of which the groups that name it were made
-SMALL = FORMER | dict(size=32, steps=900, shift=1)  # where many runs are compared
+SMALL = FORMER | dict(size=32, steps=900)  # where many runs are compared
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
-PAPER = trip.PRESETS["paper"] | dict(size=64, g_width=32, r_width=32)  # its networks at half their width
-SHOES = dict(data="edges2shoes", attr=("edges",), steps=3000, head="score", lam_id=0.5, lam_paint=0.0)
+PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
+WITH_D = dict(lam_g=2.0, lam_gp=4.0, lam_paint=100.0)  # the default of commit 0201adc: TRIP with L_gan
+SHOES = WITH_D | dict(data="edges2shoes", attr=("edges",), steps=3000, head="score", lam_id=0.5,
+                      lam_paint=0.0)
 FORMER_PHOTO = PHOTO | dict(lam=0.5)  # of commit e3c4f7e; study.csv's remarks say what no option does
-ABLATION = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
-            "nor its penalty": dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": dict(lam=0.0),
-            "CLS": dict(cls=True)}  # Table 2
+TABLE2 = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
+          "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
+MECHANISMS = {
+    "TRIP": {}, "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
+    "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
+    "a slope penalty": dict(lam_lip=20.0), "no penalty, no L_gan": dict(lam_g=0.0, lam_gp=0.0)}
 # group -> seeds, and variant -> what it changes
 GROUPS = {
     "claim": (range(5), {"default": {}}),
     "starts": (range(1), {"default": SMALL}),
     "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
-    "mechanisms": (range(1), {
-        "default": {}, "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
-        "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
-        "a slope penalty": dict(lam_lip=20.0)}),
+    "mechanisms": (range(1), {variant: WITH_D | change for variant, change in MECHANISMS.items()}),
     "lambda": (range(1), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
-    "ablation": (range(3), ABLATION),
+    "ablation": (range(3), {variant: WITH_D | change for variant, change in TABLE2.items()}),
     "pretrained": (range(1), {"smile": PHOTO}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq"), "drawn faces": PAPER}),
     "photo_lfwa": (range(3), {name: trip.PRESETS["photo"] | dict(data="lfwa", attr=(name,))
                               for name in JUDGED_BY["lfwa"]}),
     "photo_shoes": (range(1), {"warps, adds paint": SHOES, "Table 3": SHOES | dict(
-        paper_generator=True, g_width=32, lam_c=2.5)}),
+        paper_generator=True, lam_c=2.5)}),
     "photos": (range(1), {"smile": FORMER_PHOTO} | {
         name: FORMER_PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]}),
     "photo_more": (range(1), {"eyeglasses": FORMER_PHOTO | dict(attr=("eyeglasses",)),
                               "smile, male": FORMER_PHOTO | dict(attr=("smile", "male"))}),
     "photo_seeds": (range(3), {"smile": FORMER_PHOTO}),
     "photo_time": (range(1), {"1 x": FORMER_PHOTO, "2 x": FORMER_PHOTO | dict(steps=12000)}),
-    "photo_ablation": (range(2), {variant: FORMER_PHOTO | change for variant, change in ABLATION.items()
-                                  if variant != "nor its penalty"}),
+    "photo_ablation": (range(2), {variant: FORMER_PHOTO | change for variant, change in TABLE2.items()}),
     "rivals": (range(3), rivals.RANKERS | {name: dict(rival=name) for name in rivals.RIVALS} | {
         "relgan --mask": dict(rival="relgan", mask=True),
         "relgan --lam_int 0": dict(rival="relgan", lam_int=0.0)}),
     "rivals_long": (range(1), {
         "TRIP": SMALL, "fn": dict(rival="fn", size=32, steps=8000),
         "rcgan": dict(rival="rcgan", size=32, steps=12000),
-        "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True, shift=1)}),
+        "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True)}),
     "photo_rivals": (range(3), {"TRIP": FORMER_PHOTO, "lambda = 0": FORMER_PHOTO | dict(lam=0.0)} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
 OF_OTHER_DATA = "photo_lfwa", "photo_shoes"  # each with a --root of its own
@@ -503,7 +504,7 @@ def draw_photographs(root, large):
         run, x = trip.restore(folder), held_out(root, large, 16)
         for name, n in (("photos_smile.jpg", 6), ("photos_first.jpg", 16)):
             ev.put(FIGURES / name, fig_sweeps(x[:n], {"": folder}, (-1.0, -0.5, 0.5, 1.0)))
-        ev.put_movie(FIGURES / "photos.gif", ev.moving_picture(run.G, x[:3], run.config.attr, side=160))
+        ev.put_movie(FIGURES / "photos.gif", ev.moving_picture(run.G, x[:3], run.config.attr, side=152))
         ev.put(HERE / "pretrained" / "smile" / "dial.html", ev.dial_page(run, x[:6]))
         ev.put(FIGURES / "photos_ranker.png", (folder / "ranker.png").read_bytes())
 
@@ -542,7 +543,7 @@ LABELS = {"pair_accuracy": ("pair accuracy", ".3f"), "real_plus": ("real +1", ".
           "true_range": ("true range", ".2f"), "crossed": ("crossed", ".2f"), "leakage": ("leakage", ".3f"),
           "seconds": ("seconds", ".0f")}
 TRUTH = "true_spearman true_range leakage"
-TABLE2 = "aas ssim_score frechet_resnet18"
+OF_TABLE2 = "aas ssim_score frechet_resnet18"
 # what the paper has, Tables 1 and 2
 SSIM = "paper: SSIM score", {"smile": ".0030", "male": ".0077", "mouth_open": ".0017", "cheekbones": ".0028"}
 FID = "paper: SSIM, FID", {"TRIP": ".0030, 10.19", "fn": ".0122, 41.48", "rcgan": ".0084, 398.05",
@@ -553,12 +554,12 @@ AAS = "paper: AAS, SSIM, FID", {"TRIP": "97.69, .0030, 10.19", "no L_rank": "9.7
 OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_std "
              "aas aas_judge ssim_score ranker_pearson recon_l1 outside_l1")
 # group -> columns, and what the paper has; its table stands on a page under its name
-TABLES = {"ablation": (f"real_plus gen_plus {TABLE2} true_linearity {TRUTH} crossed", *AAS),
-          "mechanisms": (f"real_plus gen_plus gen_minus {TABLE2} {TRUTH} crossed outside_l1",),
-          "photo_ablation": (f"{TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
+TABLES = {"ablation": (f"real_plus gen_plus {OF_TABLE2} true_linearity {TRUTH} crossed", *AAS),
+          "mechanisms": (f"real_plus gen_plus gen_minus {OF_TABLE2} {TRUTH} crossed outside_l1",),
+          "photo_ablation": (f"{OF_TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
           **dict.fromkeys(("pretrained", "photos"), (OF_PHOTOS, *SSIM)),
           **dict.fromkeys(("rivals", "photo_rivals"),
-                          (f"{TABLE2} recon_l1 outside_l1 {TRUTH} seconds", *FID))}
+                          (f"{OF_TABLE2} recon_l1 outside_l1 {TRUTH} seconds", *FID))}
 # column -> form, what the default run is to reach, what the paper has
 AIMS = {"pair_accuracy": (".3f", ">= 0.995", ""), "real_plus": (".2f", ">= 0.85", "1"),
         "real_minus": (".2f", "<= -0.85", "-1"), "gen_plus": (".2f", "0.45 .. 0.55", ".5"),
@@ -733,7 +734,7 @@ def draw(root="", large=""):
                "study_balance.png": "theory" in made and fig_balance(rows, curves, read_table(THEORY)),
                "study_time.png": fig_variants("time"), "study_ablation.png": fig_variants("ablation"),
                "study_zeros.png": fig_zeros(),
-               "study_mechanisms.png": fig_variants("mechanisms", only="default|alone|price"),
+               "study_mechanisms.png": fig_variants("mechanisms", only="TRIP|alone|price"),
                "study_rivals.png": fig_variants("rivals", only=main_ones),
                "photos_rivals.jpg": fig_variants("photo_rivals", root, only=main_ones)}
     lines = of_group(read_table(JUDGED), "rivals")

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-SMALL = dict(size=32, g_width=4, g_blocks=1, r_width=4)
-TINY = "--size 32 --g_width 4 --g_blocks 1 --r_width 4 --batch 4 --steps 2".split()
+SMALL = dict(size=32, width=4)
+TINY = "--size 32 --width 4 --batch 4 --steps 2".split()
 CELEBA = """
     5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair
     Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup

@@ -26,7 +26,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 def start(*attrs, **change):
     """A run that changes pictures a lot, though it is not trained."""
-    run = trip.Run(trip.Config(attr=attrs, size=32, g_width=4, r_width=4, **change))
+    run = trip.Run(trip.Config(attr=attrs, size=32, width=8, **change))
     with torch.no_grad():
         if not run.config.paper_generator:
             run.G.paint.weight *= 100

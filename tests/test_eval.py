@@ -26,7 +26,7 @@ import data  # noqa: E402
 import eval  # noqa: E402
 import trip  # noqa: E402
 
-TINY = "--size 32 --g_width 4 --g_blocks 1 --r_width 4 --batch 4".split()
+TINY = "--size 32 --width 4 --batch 4".split()
 INCEPTION, RESNET18 = eval.inception, eval.resnet18
 SMILE = data.FACE_ATTRS.index("smile")
 
@@ -136,7 +136,7 @@ class Redraw(nn.Module):
 
 
 def assess(G, smiles, judges, metrics=eval.METRICS):
-    run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4))
+    run = trip.Run(trip.Config(size=32, width=4))
     run.G = G
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval, "inception", lambda device: None)
@@ -293,7 +293,7 @@ def test_the_log_grows_with_the_measurements_not_with_the_iterations_between(mon
     sizes, faces = [], labelled(torch.arange(8)[:, None] % 2 == 0)
     monkeypatch.setattr(eval, "SAVE_EVERY", 25)
     for steps in (100, 400):
-        run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=1, steps=steps))
+        run = trip.Run(trip.Config(size=32, width=2, steps=steps))
         list(eval.fit(run, losses(), faces, save, lambda x, labels: ({}, {"recon_l1": 0.0})))
         assert len(run.log["history"]) == 50
         assert run.log["history"][-1]["ranker_rank"] == 2 * steps - (steps // 50 - 1)
@@ -577,7 +577,7 @@ def test_the_file_is_a_program(tmp_path):
 
 
 def test_the_losses_of_a_run_that_was_never_measured_are_an_empty_figure(tmp_path):
-    run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4))
+    run = trip.Run(trip.Config(size=32, width=4))
     run.log |= eval.EMPTY_LOG
     eval.put(tmp_path / "fig10_losses.png", eval.fig_losses(run))
 
@@ -590,7 +590,7 @@ def test_settings_of_matplotlib_that_cannot_be_read_are_one_line(tmp_path):
 
 
 def test_the_middle_of_the_grid_is_the_picture_itself():
-    run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, g_width=4, g_blocks=1, r_width=4))
+    run = trip.Run(trip.Config(attr=("smile", "frown"), size=32, width=4))
     _, test = data.load("faces", run.config.attr, 32)
     grid = eval.fig_grid(run, test, n=1).axes[0].images[0].get_array()
     middle = torch.from_numpy(np.array(grid[32:64, 32:64])).permute(2, 0, 1)

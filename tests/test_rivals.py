@@ -25,8 +25,7 @@ from test_study import Here  # noqa: E402
 
 NAMES = list(rivals.RIVALS)
 SMALL = dict(size=32, steps=4, batch=4)
-OF_TRIP = dict(g_width=4, g_blocks=1, r_width=4)
-TINY = {name: SMALL | (OF_TRIP if "g_width" in rivals.SETTINGS[name] else dict(width=4)) for name in NAMES}
+TINY = {name: SMALL | dict(width=4) for name in NAMES}
 
 
 def typed(settings):
@@ -53,7 +52,7 @@ def faces(fewer_faces):
 def folders(tmp_path_factory):
     """A tiny finished run of TRIP and of each rival, made by the command lines."""
     root = tmp_path_factory.mktemp("runs")
-    assert trip.main([*typed(SMALL | OF_TRIP), "--out", str(root / "TRIP")]) == 0
+    assert trip.main([*typed(SMALL | dict(width=4)), "--out", str(root / "TRIP")]) == 0
     for name in NAMES:
         assert rivals.main([name, *typed(TINY[name]), "--out", str(root / name)]) == 0
     return root
@@ -326,7 +325,7 @@ def test_the_figure_of_both_rankers_shows_each_dial_in_its_codings():
 
 
 def test_the_study_trains_and_judges_rivals_once(tmp_path, monkeypatch, faces, capsys):
-    tiny = SMALL | OF_TRIP
+    tiny = SMALL | dict(width=4)
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": tiny}),
         "rivals": ([0], {"TRIP": tiny, "lambda = 0": tiny | dict(lam=0.0),

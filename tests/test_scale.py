@@ -44,7 +44,7 @@ def test_the_papers_preset_has_the_settings_of_its_section_4():
     c = trip.Config(**trip.PRESETS["paper"])
     assert (c.size, c.batch, c.lr_g, c.lr_r) == (256, 4, 5e-5, 1e-5)
     assert (c.lam, c.lam_g, c.lam_c, c.lam_gp, c.lam_o) == (0.5, 0.5, 2.5, 150, 1e-6)
-    assert (c.paper_generator, c.head, c.g_width, c.g_blocks, c.r_width) == (True, "paper", 64, 6, 64)
+    assert (c.paper_generator, c.head, c.width, c.augment) == (True, "paper", 64, "none")
     assert (c.cls, c.lam_rank, c.gp_center, c.lam_lip) == (False, 1, 1, 0)
     run = trip.Run(trip.Config(**SMALL))
     assert all(opt.defaults["betas"] == (0.5, 0.999) for opt in (run.opt_g, run.opt_r))
@@ -83,7 +83,7 @@ def test_options_overrule_a_preset_and_going_on_with_it_changes_only_what_is_typ
 
 def a_step(bf16):
     """An iteration: its losses, the gradients of R and of G as one vector each, and G(x, v)."""
-    run = trip.Run(trip.Config(size=32, g_width=8, g_blocks=2, r_width=16, lam_lip=1.0))
+    run = trip.Run(trip.Config(size=32, width=16, lam_g=2.0, lam_gp=4.0, lam_lip=1.0))
     run.bf16, rng = bf16, torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 8, 3, 32, 32, generator=rng) / 2).tanh()
     v = 2 * torch.rand(8, 1, generator=rng) - 1
@@ -140,7 +140,7 @@ import data, eval, trip
 # a few iterations, with a look at the gradients
 trip.team.join("cpu")
 rank, own, applied = dist.get_rank(), [], []
-run = trip.Run(trip.Config(size=32, g_width=4, g_blocks=1, r_width=4, batch=4, steps=3))
+run = trip.Run(trip.Config(size=32, width=4, batch=4, steps=3))
 sizes = [sum(p.numel() for p in net.parameters()) for net in (run.R, run.G)]
 all_reduce = dist.all_reduce
 def spy(t):

@@ -19,7 +19,7 @@ import study  # noqa: E402
 import trip  # noqa: E402
 from miniatures import SMALL, celeba_hq, numbers, picture  # noqa: E402
 
-TINY = dict(size=32, steps=8, warmup=2, g_width=4, g_blocks=1, r_width=4, batch=4)
+TINY = dict(size=32, steps=8, warmup=2, width=4, batch=4)
 
 
 @pytest.fixture(scope="module")

@@ -563,7 +563,7 @@ SIZE = 32  # of the pictures, says Config
 
 def play(trip, stand_ins, step, ranking, **settings):
     """step(run) with toys for players and stand-ins for losses. Returns run, what step returns, the calls."""
-    run = trip.Run(trip.Config(size=SIZE, g_width=4, g_blocks=0, r_width=4, shift=0,
+    run = trip.Run(trip.Config(size=SIZE, width=4, augment="none",
                                **WEIGHTS | settings))
     run.warmup = run.step + (not ranking)
     run.G, run.R = ToyG(), ToyR()
