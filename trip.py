@@ -433,7 +433,7 @@ class Config:
     lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 4 x) [0.5]")
     lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
-    lam_paint: float = setting(400.0, "weight of the squared paint, G(x, v) - x warped [not in the paper]")
+    lam_paint: float = setting(400.0, "weight of squared paint; 100 lets things appear [not in the paper]")
     lam_lip: float = setting(0.0, "weight of the penalty on a steep score head [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
