@@ -469,8 +469,7 @@ class Config:
 # and, in the code, R's first weights, D's real x and y, half the pairs in penalties, mirroring, balance.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=6000, head="score", lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=0.0, lam_lip=20.0,
-                  augment="colour"),
+    "photo": dict(steps=3000, lam=0.15, lam_id=35.0, lam_paint=30.0, lam_lip=20.0, augment="colour"),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
                   width=64, augment="none", lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}

@@ -292,10 +292,10 @@ def tug(path, n=20):
         draw.text((place(0), 30), f"iteration {4 * at}:  u = {u:.2f}", "black", font)
         frames.append(frame.quantize(32, dither=Image.Dither.NONE))
     frames[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:], duration=300, loop=0)
-    alt = "A dot, u, on a line from 0 to v; an arrow of R, to the left, and of G, to the right"
+    alt = "A dot, u, on a line from 0 to v; a bar of R to the left, of G to the right"
     display(HTML(f'<img alt="{alt}" style="width: 450px" '
                  f'src="data:image/gif;base64,{b64encode(file.getvalue()).decode()}">'))
-    print("the mean pull of a step: R's {:+.4f}, G's {:+.4f}".format(*np.diff(path[len(path) // 4:]).mean(0)))
+    print("the mean pull of a step: R's {:+.4f}, G's {:+.4f}".format(*np.diff(path[len(path) // 2:]).mean(0)))
 
 
 def fig_changes(G, x):
@@ -360,25 +360,22 @@ def fig_means(run, faces):
     return figure
 
 
-def fig_lambda(sweep, guess=...):
-    """Levels of stored runs against lambda, and the curve E / (1 + lambda rho) that fits them best."""
-    def levels(kind):
-        return np.concatenate([numbers_of(rows, f"{kind}_plus") - numbers_of(rows, f"{kind}_minus")
-                               for rows in sweep.values()]) / 2
-
+def fig_lambda(sweep):
+    """Levels of stored runs against lambda, beside exercise 8.1's formula for u: (1 + u) / 2 and u / 2."""
     lams = np.concatenate([np.full(len(rows), float(lam)) for lam, rows in sweep.items()])
-    half, real = levels("gen"), levels("real")
-    top = np.nanmean(half[lams == 0])  # E: nobody contradicts
-    rho = min(np.geomspace(0.01, 100, 4001), key=lambda rho: ((half - top / (1 + lams * rho)) ** 2).sum())
+    line = np.linspace(0.05, lams.max(), 500)  # (at 0 the pair head is not asked for its 0)
+    u = 1 / (1 + line / 3)
     figure, axes = eval.canvas(height=3.6)
-    line = np.linspace(0, lams.max(), 500)
-    axes.plot(line, top / (1 + line * rho), color=BLUE,
-              label=f"E / (1 + rho lambda), fitted: {top:.2f}, {rho:.2f}")
-    axes.plot(lams, half, "o", color=ORANGE, label="generated pairs, a run each")
-    axes.plot(lams, real, "o", color=ORANGE, mfc="none", label="real pairs")
+    for kind, name, colour, expected in (("real", "real pairs", ORANGE, (1 + u) / 2),
+                                         ("gen", "generated pairs", BLUE, u / 2)):
+        ends = [np.concatenate([numbers_of(rows, f"{kind}_{end}") for rows in sweep.values()])
+                for end in ("plus", "minus")]
+        axes.plot(lams, (ends[0] - ends[1]) / 2, "o", color=colour)
+        axes.plot(line, expected, color=colour)
+        axes.annotate(name, (line[-1], expected[-1]), (6, 0), textcoords="offset points",
+                      color=colour, va="center", annotation_clip=False)
     eval.dotted(axes, 0.5, 1)
-    axes.set(xlabel="lambda", ylabel="how far R stands from 0", ylim=(0, 1.2))
-    axes.legend(fontsize=8)
+    axes.set(xlabel="lambda", ylabel="how far R stands from 0", ylim=(0, 1.1), xlim=(-0.03, 1.02 * line[-1]))
     return figure
 
 

@@ -2,7 +2,7 @@
 
     python study/study.py                     all on drawn faces, a run a core; it goes on where it stopped
     python study/study.py photos --root DIR   on photographs: DIR holds CelebA-HQ (trip.py --data celeba-hq)
-    python study/study.py ablation lambda     some of the groups (GROUPS, below; and theory, after starts)
+    python study/study.py ablation lambda     some of the groups (GROUPS, below; and theory, after claim)
     python study/study.py photo_lfwa --root DIR   on LFWA, which DIR holds; photo_shoes: on edges2shoes
     python study/study.py rivals              the paper's rivals, see rivals.py; photo_rivals --root DIR
     python study/study.py --draw              no training: figures and tables of the results that are there
@@ -10,7 +10,7 @@
 A run is a line of study.csv: what was changed against the default, the measurements of the training (last
 fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
 their mean. study_curves.csv: means of R over the iterations, of the groups in CURVED. study_rivals.csv: what
-two rankers say of the rivals. study_theory.csv: fresh rankers on the generator of a run of `starts`. To do a
+two rankers say of the rivals. study_theory.csv: fresh rankers on the generator of `claim`, seed 0. To do a
 run anew, delete its lines. Runs are kept in runs/study, their judges in runs/judges; figures go to
 study/figures, tables to README.md and study/README.md.
 """
@@ -48,30 +48,31 @@ METRICS = ev.METRICS
 # What is run
 
 FORMER = rivals.FORMER  # the default of commit e3c4f7e, of which the groups that name it were made
-SMALL = FORMER | dict(size=32, steps=900)  # where many runs are compared
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
 PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
-WITH_D = dict(lam_g=2.0, lam_gp=4.0, lam_paint=100.0)  # the default of commit 0201adc: TRIP with L_gan
-SHOES = WITH_D | dict(data="edges2shoes", attr=("edges",), steps=3000, head="score", lam_id=0.5,
-                      lam_paint=0.0)
-FORMER_PHOTO = PHOTO | dict(lam=0.5)  # of commit e3c4f7e; study.csv's remarks say what no option does
+SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_paint=0.0, data="edges2shoes", attr=("edges",), steps=3000,
+             head="score", lam_id=0.5)
+# the preset "photo" of commit 6968d8e, of which photo_lfwa was made; with lambda 0.5, of commit e3c4f7e, the
+# other groups of photographs: study.csv's remarks say what no option does
+WITH_D = dict(steps=6000, head="score", lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=0.0, lam_lip=20.0,
+              augment="colour")
+FORMER_PHOTO = WITH_D | dict(data="celeba-hq", lam=0.5)
 TABLE2 = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
           "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
-MECHANISMS = {
-    "TRIP": {}, "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
-    "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
-    "no L_gan, nor its penalty": dict(lam_g=0.0, lam_gp=0.0)}
 # group -> seeds, and variant -> what it changes
 GROUPS = {
     "claim": (range(5), {"default": {}}),
-    "starts": (range(1), {"default": SMALL}),
     "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
-    "mechanisms": (range(1), {variant: WITH_D | change for variant, change in MECHANISMS.items()}),
-    "lambda": (range(1), {str(lam): SMALL | dict(lam=lam) for lam in (0.0, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8)}),
-    "ablation": (range(3), {variant: WITH_D | change for variant, change in TABLE2.items()}),
+    "lambda": (range(1), {"0.0": dict(lam=0.0), "0.5": {}, "1.0": dict(lam=1.0)}),
+    "ablation": (range(3), {
+        "default": {}, "with L_gan": dict(lam_g=2.0, lam_gp=4.0), "no L_rank": dict(lam_rank=0.0),
+        "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True), "score head alone": dict(head="score"),
+        "pair head alone": dict(head="pair"), "no price on change": dict(lam_id=0.0),
+        "no price on paint": dict(lam_paint=0.0), "no shift": dict(augment="none"),
+        "constant rates": dict(lr_decay_start=1.0)}),
     "pretrained": (range(1), {"smile": PHOTO}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq"), "drawn faces": PAPER}),
-    "photo_lfwa": (range(3), {name: trip.PRESETS["photo"] | dict(data="lfwa", attr=(name,))
+    "photo_lfwa": (range(3), {name: WITH_D | dict(data="lfwa", attr=(name,))
                               for name in JUDGED_BY["lfwa"]}),
     "photo_shoes": (range(1), {"warps, adds paint": SHOES, "Table 3": SHOES | dict(
         paper_generator=True, lam_c=2.5)}),
@@ -86,13 +87,13 @@ GROUPS = {
         "relgan --mask": dict(rival="relgan", mask=True),
         "relgan --lam_int 0": dict(rival="relgan", lam_int=0.0)}),
     "rivals_long": (range(1), {
-        "TRIP": SMALL, "fn": dict(rival="fn", size=32, steps=8000),
+        "TRIP": FORMER | dict(size=32, steps=900), "fn": dict(rival="fn", size=32, steps=8000),
         "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True)}),
     "photo_rivals": (range(3), {"TRIP": FORMER_PHOTO, "lambda = 0": FORMER_PHOTO | dict(lam=0.0)} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
 OF_OTHER_DATA = "photo_lfwa", "photo_shoes"  # each with a --root of its own
-CURVED = "claim", "time", "ablation", "photos", "photo_time"  # groups whose curves are kept
+CURVED = "claim", "time", "photos", "photo_time"  # groups whose curves are kept
 
 
 def configs(group, root=""):
@@ -302,8 +303,8 @@ def judge_rivals(groups, seeds=None, root=""):
 # ------------------------------------------------------------------------------------------------------------
 # Why one half: fresh rankers on a frozen generator
 
-LAMS = (0.0, 0.3, 0.6, 1.2, 2.4, 4.8)
-HEADS = {"paper": "Table 4's head", "score": "a score of each picture"}
+LAMS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+HEADS = {"pair": "pair head", "score": "score head"}
 
 
 def fit_rho(lams, levels):
@@ -312,63 +313,42 @@ def fit_rho(lams, levels):
     return min(candidates, key=lambda rho: ((levels[0] / (1 + lams * rho) - levels) ** 2).sum())
 
 
-def fresh(stream, G, rng, lam, head, target=None, steps=600):
-    """Train a new R against a G that stands still, by Eq. 5a alone, and return it.
-
-    target: None, or another loss of (answers to real pairs, answers to generated ones).
-    """
+def fresh(stream, G, rng, lam, head, size=64, steps=600):
+    """Train a new R against a G that stands still, by Eq. 5a alone, and return it."""
     torch.manual_seed(0)
-    R = trip.Ranker(1, 32, 32, head).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(R.parameters(), betas=(0.5, 0.99))
+    R = trip.Ranker(1, 32, size, head).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(R.parameters(), betas=(0.5, 0.999))
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2.4e-3 * min(1, (steps - step) / (0.7 * steps))
+        optimizer.param_groups[0]["lr"] = 1.2e-3 * min(1, (steps - step) / (0.8 * steps))
         x, y, r = next(stream)
         v = 2 * torch.rand(len(x), 1, generator=rng) - 1
         with torch.no_grad():
             fake = G(x, v)
         fx, fy, ff = R.features(torch.cat([x, y, fake])).chunk(3)
-        real, generated = R.rank(fx, fy), R.rank(fx, ff)
-        loss = target(real, generated) if target else trip.ranker_rank_loss(real, r, generated, lam)
+        loss = trip.ranker_rank_loss(R.rank(fx, fy), r, R.rank(fx, ff), lam)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(R.parameters(), 10)
         optimizer.step()
     return R.eval()
 
 
-def told_apart(real, generated):
-    """The loss of a discriminator of pairs. Its best answer is p / (p + q), of real and generated density."""
-    return ((real - 1) ** 2).mean() + (generated ** 2).mean()
-
-
 def theory():
-    """Levels of fresh rankers by lambda, beside 1 / (1 + lambda rho), rho = q / p from a discriminator."""
-    _, seed, options, _ = next(configs("starts"))
+    """By lambda, what fresh rankers with each head say of the default's generated pairs and of real ones."""
+    _, seed, options, _ = next(configs("claim"))
     G, _, config = trip.load(run_folder(options, seed))
     train, test = parts_of(config)
     x, labels = ev.evaluation_batch(test, "cpu", 500)
     v = ev.swap_strength(labels)
     fake = ev.in_parts(G, x, v)
     no, yes = x[~labels[:, 0]], x[labels[:, 0]]
-    n = min(len(no), len(yes))
-
-    def trained(*what, target=None):
-        rng = torch.Generator().manual_seed(0)
-        return fresh(data.pairs(train, 16, rng), G, rng, *what, target)
-
-    judge = trained(0.0, "paper", target=told_apart)
-    share = ev.in_parts(judge, x, fake).mean().item()
-    rho = (1 - share) / share  # q / p at generated pairs, as far as this network sees it by then
     rows = []
     for head in HEADS:
         for lam in LAMS:
-            R = trained(lam, head)
-            more, less = ev.in_parts(R, no[:n], yes[:n]), ev.in_parts(R, yes[:n], no[:n])
-            real, level = (more - less).mean().item() / 2, (ev.in_parts(R, x, fake) * v).mean().item()
-            if lam == 0:
-                alone = level  # E[r | z], as far as a ranker sees it
-            rows.append({"head": head, "lam": lam, "level": level, "real": real,
-                         "predicted": alone / (1 + lam * rho), "rho": rho})
+            rng = torch.Generator().manual_seed(0)
+            R = fresh(data.pairs(train, config.batch, rng), G, rng, lam, head)
+            more, less = ev.in_parts(R, no, yes), ev.in_parts(R, yes, no)
+            rows.append({"head": head, "lam": lam, "level": (ev.in_parts(R, x, fake) * v).mean().item(),
+                         "real": (more - less).mean().item() / 2})
             print(rows[-1], flush=True)
     THEORY.unlink(missing_ok=True)
     append(THEORY, list(rows[0]), rows)
@@ -429,19 +409,22 @@ def fig_balance(rows, curves, theory):
     return figure
 
 
-def fig_sweeps(x, runs, sweep=ev.SWEEP):
-    """Fig. 5, 9: each picture of x (N, 3, H, W) swept by every run. runs: a row's name -> folder."""
-    ys = torch.stack([ev.translate(rivals.restore(folder).G, x, sweep) for folder in runs.values()], 1)
-    names = [f"{u:+.1f}" for u in sweep]
-    figure = ev.strips(x.repeat_interleave(len(runs), 0), ys.flatten(0, 1), names, "v =")
-    figure.set_figwidth(figure.get_figwidth() + max(map(len, runs)) / 10)
-    places = [x.shape[2] * (i + 0.5) for i in range(len(x) * len(runs))]
-    figure.axes[0].set_yticks(places, list(runs) * len(x))
-    return figure
+STRIP = (-1.0, -0.5, 0.5, 1.0)  # v, in figures of many
+
+
+def swept(folder, x):
+    """Each picture of x (N, 3, H, W) and, after it, what a run makes of it: (N, 5, 3, H, W)."""
+    return torch.cat([x[:, None], ev.translate(rivals.restore(folder).G, x, STRIP)], 1)
+
+
+def fig_swept(rows):
+    """Fig. 5, 9. rows: (n, m, 3, H, W), each row pictures as `swept` gives them, one after the other."""
+    names = [f"{u:+.1f}" for u in STRIP]
+    return ev.strips(rows[:, 0], rows[:, 1:], [*names, *["input", *names] * (rows.shape[1] // 5 - 1)], "v =")
 
 
 def fig_variants(group, root="", only=""):
-    """Two held-out pictures, with the attribute and without, swept by every variant's first run.
+    """Two held-out pictures, with the attribute and without, swept by every variant's first run, a row each.
 
     only: a pattern of the variants' names. None where a run is missing, or the photographs are.
     """
@@ -450,9 +433,13 @@ def fig_variants(group, root="", only=""):
     if not all(is_there(options, 0) for _, _, options, _ in jobs) or not (root or config.data == "faces"):
         return None
     _, test = data.load(config.data, ("smile",), config.size, config.root)
-    rows = [int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]
-    return fig_sweeps(data.as_float(test.images[rows]),
-                      {variant: run_folder(options, 0) for variant, _, options, _ in jobs})
+    x = [int(torch.where(test.labels[:, 0] == has)[0][0]) for has in (False, True)]
+    x = data.as_float(test.images[x])
+    rows = torch.stack([swept(run_folder(options, 0), x).flatten(0, 1) for _, _, options, _ in jobs])
+    figure = fig_swept(rows)
+    figure.axes[0].set_yticks([x.shape[2] * (i + 0.5) for i in range(len(jobs))], [job[0] for job in jobs])
+    figure.set_figwidth(figure.get_figwidth() + 2)  # (for the names)
+    return figure
 
 
 def fig_zeros(n=8):
@@ -460,7 +447,7 @@ def fig_zeros(n=8):
     strength; swapped, with a rival and without, each above how far it is off the true redraw (grey: nowhere).
     """
     made = [options for name, seed, options, _ in configs("ablation")
-            if name in ("TRIP", "lambda = 0") and seed == 0]
+            if name in ("default", "lambda = 0") and seed == 0]
     if not all(is_there(options, 0) for options in made):
         return None
     runs = [trip.restore(run_folder(options, 0)) for options in made]
@@ -502,7 +489,7 @@ def draw_photographs(root, large):
         folder = run_folder(options, 0)
         run, x = trip.restore(folder), held_out(root, large, 16)
         for name, n in (("photos_smile.jpg", 6), ("photos_first.jpg", 16)):
-            ev.put(FIGURES / name, fig_sweeps(x[:n], {"": folder}, (-1.0, -0.5, 0.5, 1.0)))
+            ev.put(FIGURES / name, fig_swept(swept(folder, x[:n])))
         ev.put_movie(FIGURES / "photos.gif", ev.moving_picture(run.G, x[:3], run.config.attr, side=152))
         ev.put(HERE / "pretrained" / "smile" / "dial.html", ev.dial_page(run, x[:6]))
         ev.put(FIGURES / "photos_ranker.png", (folder / "ranker.png").read_bytes())
@@ -547,14 +534,14 @@ OF_TABLE2 = "aas ssim_score frechet_resnet18"
 SSIM = "paper: SSIM score", {"smile": ".0030", "male": ".0077", "mouth_open": ".0017", "cheekbones": ".0028"}
 FID = "paper: SSIM, FID", {"TRIP": ".0030, 10.19", "fn": ".0122, 41.48", "rcgan": ".0084, 398.05",
                            "relgan": ".0512, 10.92"}
-AAS = "paper: AAS, SSIM, FID", {"TRIP": "97.69, .0030, 10.19", "no L_rank": "9.73, .0000151, 29",
-                                "no L_gan": "98.47, .0058, 78.08", "lambda = 0": "55.7, .0011, 8.55",
-                                "CLS": "92.37, .0163, 11.33"}
+AAS = "paper: AAS, SSIM, FID", {"no L_rank": "9.73, .0000151, 29", "lambda = 0": "55.7, .0011, 8.55",
+                                "CLS": "92.37, .0163, 11.33"} | dict.fromkeys(
+    ("TRIP", "with L_gan"), "97.69, .0030, 10.19") | dict.fromkeys(
+    ("no L_gan", "default"), "98.47, .0058, 78.08")  # (the default has none)
 OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_std "
              "aas aas_judge ssim_score ranker_pearson recon_l1 outside_l1")
 # group -> columns, and what the paper has; its table stands on a page under its name
-TABLES = {"ablation": (f"real_plus gen_plus {OF_TABLE2} true_linearity {TRUTH} crossed", *AAS),
-          "mechanisms": (f"real_plus gen_plus gen_minus {OF_TABLE2} {TRUTH} crossed outside_l1",),
+TABLES = {"ablation": (f"real_plus gen_plus {OF_TABLE2} true_linearity {TRUTH} outside_l1", *AAS),
           "photo_ablation": (f"{OF_TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
           **dict.fromkeys(("pretrained", "photos"), (OF_PHOTOS, *SSIM)),
           **dict.fromkeys(("rivals", "photo_rivals"),
@@ -640,15 +627,15 @@ PAPER_SAYS = [
     ("the same, photographs", "pretrained", "smile", "real {real_plus:+.2f}, {real_minus:+.2f}; generated "
      "{gen_plus:+.2f}, {gen_minus:+.2f}", "+1, -1; +.5, -.5",
      lambda m: HELD if m["real_plus"] > 0.9 else PART),
-    ("Table 2: TRIP swaps; AAS", "ablation", "TRIP", "{aas:.1f}", "97.69",
+    ("Table 2: TRIP swaps; AAS", "ablation", "with L_gan", "{aas:.1f}", "97.69",
      lambda m: HELD if m["aas"] > 97 else FAILS),
     ("Table 2: lambda = 0 loses the edit", "ablation", "lambda = 0", "{aas:.1f}", "55.7",
-     lambda m: HELD if m["aas"] < 80 else FAILS),
+     lambda m: HELD if m["aas"] < 80 else PART if m["aas"] < 95 else FAILS),
     ("the same, photographs", "photo_rivals", "lambda = 0", "{aas:.1f}", "55.7",
      lambda m: HELD if m["aas"] < 80 else FAILS),
     ("Table 2: without L_rank no edit", "ablation", "no L_rank", "{aas:.1f}", "9.73",
      lambda m: HELD if m["aas"] < 20 else FAILS),
-    ("Table 2: without L_gan worse pictures", "ablation", "no L_gan",
+    ("Table 2: without L_gan worse pictures", "ablation", "default",
      "Frechet distance {frechet_resnet18:.1f}", "FID 78.08, TRIP's 10.19",
      lambda m: HELD if m["frechet_resnet18"] > 20 else FAILS),
     ("Table 2: CLS is uneven; AAS, SSIM score", "ablation", "CLS", "{aas:.1f}, {ssim_score:.4f}",
@@ -693,11 +680,8 @@ def theory_table(rows):
         lams, levels = (np.array([row[name] for row in of]) for name in ("lam", "level"))
         rho = fit_rho(lams, levels)
         lines += [[f"{label}: generated pairs", *(f"{u:.2f}" for u in levels)],
-                  [f"one rho for all: {rho:.1f}", *(f"{levels[0] / (1 + lam * rho):.2f}" for lam in lams)]]
-        if head == "paper":
-            predicted = [f"{row['predicted']:.2f}" for row in of]
-            lines.append([f"rho of the discriminator: {of[0]['rho']:.1f}", *predicted])
-        lines.append(["its real pairs", *(f"{row['real']:.2f}" for row in of)])
+                  [f"one rho for all: {rho:.1f}", *(f"{levels[0] / (1 + lam * rho):.2f}" for lam in lams)],
+                  ["its real pairs", *(f"{row['real']:.2f}" for row in of)]]
     return markdown(["lambda", *(f"{lam:g}" for lam in LAMS)], lines)
 
 
@@ -731,9 +715,7 @@ def draw(root="", large=""):
     made, main_ones = tables(rows), r"^((?!--).)*$"
     figures = {"study_claim.png": "claim" in made and fig_claim(curves),
                "study_balance.png": "theory" in made and fig_balance(rows, curves, read_table(THEORY)),
-               "study_time.png": fig_variants("time"), "study_ablation.png": fig_variants("ablation"),
-               "study_zeros.png": fig_zeros(),
-               "study_mechanisms.png": fig_variants("mechanisms", only="TRIP|alone|price"),
+               "study_ablation.png": fig_variants("ablation"), "study_zeros.png": fig_zeros(),
                "study_rivals.png": fig_variants("rivals", only=main_ones),
                "photos_rivals.jpg": fig_variants("photo_rivals", root, only=main_ones)}
     lines = of_group(read_table(JUDGED), "rivals")

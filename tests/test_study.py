@@ -66,20 +66,12 @@ def test_a_known_rho_is_found():
     assert study.fit_rho(lams, 0.8 / (1 + 2.5 * lams)) == pytest.approx(2.5, rel=0.01)
 
 
-def test_a_discriminator_of_pairs_answers_the_share_of_real_ones():
-    """Of 3 real and 1 generated pair of a kind it is best off with 3/4."""
-    for said, slope in ((0.75, 0), (0.7, -0.4), (0.8, 0.4)):
-        u = torch.full((1, 1), said, requires_grad=True)
-        loss = 3 * study.told_apart(u, torch.zeros(1, 1)) + study.told_apart(torch.ones(1, 1), u)
-        assert torch.autograd.grad(loss, u)[0].item() == pytest.approx(slope, abs=1e-5)
-
-
 def test_a_fresh_ranker_heeds_generated_pairs_as_lambda_says():
     few = data.faces(("smile",), 32, n=200)
 
     def weights(G, lam):
         rng = torch.Generator().manual_seed(0)
-        return study.fresh(data.pairs(few, 8, rng), G, rng, lam, "paper", steps=3).features[0].weight
+        return study.fresh(data.pairs(few, 8, rng), G, rng, lam, "pair", size=32, steps=3).features[0].weight
 
     for lam in (0.0, 1.0):
         same = torch.equal(weights(lambda x, v: x, lam), weights(lambda x, v: -x, lam))
@@ -187,7 +179,7 @@ def test_wrong_input_gets_one_line_and_draws_nothing(argv, says, monkeypatch, ca
 def test_a_run_is_done_once_and_written_for_each_group_that_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "GROUPS", {
         "claim": ([0], {"default": TINY}),
-        "starts": ([0], {"default": TINY, "CLS": TINY | dict(cls=True), "blown up": TINY | dict(lr_r=1e6)})})
+        "ablation": ([0], {"default": TINY, "CLS": TINY | dict(cls=True), "blown up": TINY | dict(lr_r=1e6)})})
     monkeypatch.setattr(study, "METRICS", ("ranker",))
     few = data.split(data.faces(("smile",), 32, n=200), 0)
     monkeypatch.setattr(data, "load", lambda *rest, **more: few)
