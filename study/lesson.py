@@ -372,7 +372,7 @@ def fig_lambda(sweep):
                 for end in ("plus", "minus")]
         axes.plot(lams, (ends[0] - ends[1]) / 2, "o", color=colour)
         axes.plot(line, expected, color=colour)
-        axes.annotate(name, (line[-1], expected[-1]), (6, 0), textcoords="offset points",
+        axes.annotate(name, (line[-1], expected[-1]), (14, 0), textcoords="offset points",
                       color=colour, va="center", annotation_clip=False)
     eval.dotted(axes, 0.5, 1)
     axes.set(xlabel="lambda", ylabel="how far R stands from 0", ylim=(0, 1.1), xlim=(-0.03, 1.02 * line[-1]))
