@@ -95,10 +95,10 @@ class Generator(nn.Module):
     get v as an input, too: flow and paint need not be linear in v. A small U-Net (skips are added) without
     normalisation, whose statistics would tint what is to stay. size: of the pictures that the layers see, in
     pixels; of the flow there is one arrow for 4 x 4 of these. x of any other H and W is resized for them, and
-    what they say is resized for x: so skin and hair stay as sharp as they came.
+    what they say is resized for x: so skin and hair stay as sharp as they came. grey: paint has no colour.
     """
 
-    def __init__(self, K=1, width=16, size=64):
+    def __init__(self, K=1, width=16, size=64, grey=False):
         super().__init__()
         self.size = size
         channels = [width, 2 * width, 4 * width]
@@ -110,7 +110,7 @@ class Generator(nn.Module):
             Residual(nn.Conv2d(c, c, 3, 1, 1), self.act, nn.Conv2d(c, c, 3, 1, 1)) for _ in range(3)])
         self.flow = nn.Conv2d(c, 2 * K, 3, 1, 1)
         self.up = nn.ModuleList([nn.Conv2d(2 * a, a, 3, 1, 1) for a in channels[-2::-1]])  # and back
-        self.paint = nn.Conv2d(width, 3 * K, 3, 1, 1)
+        self.paint = nn.Conv2d(width, K if grey else 3 * K, 3, 1, 1)
         he_weights(self)
         quiet = [(block[-1], 0.1) for block in self.blocks] + [(self.flow, 0.01), (self.paint, 0.01)]
         for layer, scale in quiet:  # begin with small changes
@@ -128,7 +128,7 @@ class Generator(nn.Module):
         return (picture, x_warped) if parts else picture
 
     def changes(self, x, v):
-        """What v_k multiplies: flow (B, K, 2, H/4, W/4), in tenths of warp's, and paint (B, K, 3, H, W)."""
+        """What v_k multiplies: flow (B, K, 2, H/4, W/4), in tenths of warp's; paint (B, K, 3 or 1, H, W)."""
         features, seen = self.act(self.first(condition(x, v))), []
         for layer in self.down:
             seen.append(features)
@@ -138,7 +138,7 @@ class Generator(nn.Module):
         for layer in self.up:  # (a transposed convolution would leave a checkerboard)
             larger = nn.functional.interpolate(layer(features), scale_factor=2, mode="bilinear")
             features = self.act(larger + seen.pop())
-        return flow.float().unflatten(1, (-1, 2)), self.paint(features).float().unflatten(1, (-1, 3))
+        return [of_all.float().unflatten(1, (v.shape[1], -1)) for of_all in (flow, self.paint(features))]
 
 
 class Odd(nn.Sequential):
@@ -248,8 +248,8 @@ def gradient_penalty(R, x, fake, a, center):
 def lipschitz_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z h_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
-    h: R's first rank head. For photographs; one-sided, as in WGAN-LP (Petzka et al. 2018). Labels of two
-    classes make of h a step, which a smear can please; bounded, it stays a slope.
+    h: R's first rank head. One-sided, as in WGAN-LP (Petzka et al. 2018). Labels of two classes make of h a
+    step, which a coloured smear can please; bounded, it stays a slope. (Off: grey paint has no colour.)
     x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
@@ -280,8 +280,8 @@ class Run:
         place = dict(device=device, memory_format=torch.channels_last)  # (faster convolutions)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers (on the CPU) stay as they are
             torch.manual_seed(c.seed)  # decides the first weights, alike in all processes
-            kind, width = (PaperGenerator, c.width) if c.paper_generator else (Generator, c.width // 2)
-            self.G = kind(len(c.attr), width, c.size).to(**place)
+            self.G = (PaperGenerator(len(c.attr), c.width, c.size) if c.paper_generator else
+                      Generator(len(c.attr), c.width // 2, c.size, c.grey)).to(**place)
             self.R = Ranker(len(c.attr), c.width, c.size, c.head).to(**place)
         adam = dict(betas=(0.5, 0.999), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
@@ -439,6 +439,7 @@ class Config:
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4), the fine print of losses and rates
     paper_generator: bool = setting(False, "G is Table 3's: it draws anew, and nothing is paint [yes]")
+    grey: bool = setting(False, "G's paint makes lighter or darker, and has no colour [not in the paper]")
     head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
                         choices=("both", "score", "pair", "paper"))
     width: int = setting(32, "filters of R's first layer, and Table 3's; our G's has half [64]", 2, 1024)
@@ -469,7 +470,7 @@ class Config:
 # and, in the code, R's first weights, D's real x and y, half the pairs in penalties, mirroring, balance.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=3000, lam=0.15, lam_id=35.0, lam_paint=30.0, lam_lip=20.0, augment="colour"),
+    "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
                   width=64, augment="none", lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
@@ -550,7 +551,7 @@ class PaperGenerator(nn.Module):
 
 NOTES = ("warmup", "step", "log")
 MAY_CHANGE = ("steps", "root")  # on the way
-NETWORKS = ("size", "paper_generator", "head", "width")  # what decides their weights
+NETWORKS = ("size", "paper_generator", "grey", "head", "width")  # what decides their weights
 
 
 def save(run, out, nets=("G", "R", "opt_g", "opt_r")):
@@ -803,7 +804,7 @@ def open_run(args, device):
         c, its = run.config, source.config if source else run.config
         other = {name: getattr(its, name) for name in NETWORKS if getattr(its, name) != getattr(c, name)}
         if other or len(c.attr) != len(its.attr):
-            typed = [f"--{name} {value}" if name != "paper_generator" else f"--{'no-' * (not value)}{name}"
+            typed = [f"--{'no-' * (value is False)}{name}" if isinstance(value, bool) else f"--{name} {value}"
                      for name, value in other.items()]
             raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
                              f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")

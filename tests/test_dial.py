@@ -172,9 +172,10 @@ IN_TEXT = """const inText = bytes => { let text = ""; for (const u of bytes) tex
   return btoa(text); };"""
 
 
-@pytest.mark.parametrize("attrs", [("smile",), ("smile", "frown", "beard")])
-def test_the_page_computes_what_the_generator_computes(attrs, browse, smooth):
-    run = start(*attrs)
+@pytest.mark.parametrize("attrs, grey", [(("smile",), False), (("smile",), True),
+                                         (("smile", "frown", "beard"), False), (("smile", "frown"), True)])
+def test_the_page_computes_what_the_generator_computes(attrs, grey, browse, smooth):
+    run = start(*attrs, grey=grey)
     with torch.no_grad():
         run.G.flow.weight *= 50
     browser = browse(eval.dial_page(run, faces(2)))

@@ -277,8 +277,9 @@ def test_a_picture_is_moved_by_its_flow():
     assert close(warped(0.0, 0.25)[:, :, :31], 0.75 * x[:, :, :31] + 0.25 * x[:, :, 1:])
 
 
-def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v():
-    G = trip.Generator(2, 4, 32)
+@pytest.mark.parametrize("grey", [False, True])
+def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v(grey):
+    G = trip.Generator(2, 4, 32, grey)
     x = numbers(3, 3, 32, 32).tanh() / 2
 
     def rows(*v):
@@ -294,7 +295,8 @@ def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v
     v = rows(0.5, -0.25)
     picture, x_warped = G(x, v, parts=True)
     flow, paint = (0.5 * change[:, 0] - 0.25 * change[:, 1] for change in G.changes(x, v))
-    assert flow.shape == (3, 2, 8, 8) and paint.shape == x.shape and torch.equal(picture, G(x, v))
+    assert flow.shape == (3, 2, 8, 8) and torch.equal(picture, G(x, v))
+    assert paint.shape == (3, 1 if grey else 3, 32, 32)
     flow = nn.functional.interpolate(0.1 * flow, (32, 32), mode="bicubic")
     assert torch.allclose(x_warped, trip.warp(x, flow), atol=1e-5)
     assert torch.allclose(picture, (x_warped + paint).clamp(-1, 1), atol=1e-5)
