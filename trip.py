@@ -138,7 +138,7 @@ class Generator(nn.Module):
         for layer in self.up:  # (a transposed convolution would leave a checkerboard)
             larger = nn.functional.interpolate(layer(features), scale_factor=2, mode="bilinear")
             features = self.act(larger + seen.pop())
-        return [of_all.float().unflatten(1, (v.shape[1], -1)) for of_all in (flow, self.paint(features))]
+        return [change.float().unflatten(1, (v.shape[1], -1)) for change in (flow, self.paint(features))]
 
 
 class Odd(nn.Sequential):
@@ -249,7 +249,7 @@ def lipschitz_penalty(R, x, y, fake, a, steepest):
     """E [max(0, ||grad_z h_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
 
     h: R's first rank head. One-sided, as in WGAN-LP (Petzka et al. 2018). Labels of two classes make of h a
-    step, which a coloured smear can please; bounded, it stays a slope. (Off: grey paint has no colour.)
+    step, which a coloured smear can please; bounded, it stays a slope. (Of former presets.)
     x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
     """
     z = (a * y + (1 - a) * fake).requires_grad_()
@@ -804,7 +804,7 @@ def open_run(args, device):
         c, its = run.config, source.config if source else run.config
         other = {name: getattr(its, name) for name in NETWORKS if getattr(its, name) != getattr(c, name)}
         if other or len(c.attr) != len(its.attr):
-            typed = [f"--{'no-' * (value is False)}{name}" if isinstance(value, bool) else f"--{name} {value}"
+            typed = [f"--{'no-' * (not value)}{name}" if isinstance(value, bool) else f"--{name} {value}"
                      for name, value in other.items()]
             raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
                              f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")

@@ -732,10 +732,10 @@ def draw(root="", large=""):
         if figure:
             ev.put(FIGURES / name, figure)
     copied = {"samples.png": claim / "samples.png", "ranker.png": claim / "ranker.png"}
-    for group, figure in (("photo_lfwa", "samples"), ("photo_shoes", "samples"), ("paper", "ranker")):
+    for group, kept in (("photo_lfwa", "samples"), ("photo_shoes", "samples"), ("paper", "ranker")):
         for variant, seed, options, _ in configs(group):
             name = re.sub(r"\W+", "_", f"{group} {variant}".lower()).replace("photo_", "photos_")
-            copied |= {f"{name}.png": run_folder(options, seed) / f"{figure}.png"} if seed == 0 else {}
+            copied |= {f"{name}.png": run_folder(options, seed) / f"{kept}.png"} if seed == 0 else {}
     for name, made_by_run in copied.items():
         if made_by_run.is_file():
             ev.put(FIGURES / name, made_by_run.read_bytes())
