@@ -25,7 +25,7 @@ is off (its weight is 0), as it finds little in pictures that are moved rather t
     Eq. 6a, 6b      GAN losses of D, of the generator (off)         ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x (off)                         cycle_loss
     L_gp, L_o       gradient penalty; orthogonal kernels (off)      gradient_penalty, orthogonal_penalty
-    (none)          change and paint little; R not steep (off)      identity_loss, lipschitz_penalty
+    (none)          change little, paint little                     identity_loss
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -245,19 +245,6 @@ def gradient_penalty(R, x, fake, a, center):
     return ((grad.flatten(1).norm(dim=1) - center) ** 2).mean()
 
 
-def lipschitz_penalty(R, x, y, fake, a, steepest):
-    """E [max(0, ||grad_z h_k(x, z)||_2 - steepest)^2] at z = a y + (1 - a) G(x, v), summed over k.
-
-    h: R's first rank head. One-sided, as in WGAN-LP (Petzka et al. 2018). Labels of two classes make of h a
-    step, which a coloured smear can please; bounded, it stays a slope. (Of former presets.)
-    x, y, fake: (B, 3, H, W); a: (B, 1, 1, 1).
-    """
-    z = (a * y + (1 - a) * fake).requires_grad_()
-    scores = R.each_head(R.features(x).detach(), R.features(z))[0]
-    grads = [torch.autograd.grad(s.sum(), z, create_graph=True)[0] for s in scores.unbind(1)]
-    return sum(((grad.flatten(1).norm(dim=1) - steepest).clamp(min=0) ** 2).mean() for grad in grads)
-
-
 def orthogonal_penalty(net):
     """L_o: squared off-diagonal entries of W W^T, a row of W a filter, summed over net's convolutions."""
     total = 0
@@ -309,19 +296,11 @@ def uniform(run, *shape):
 
 def augmented(run, x):
     """What R sees of x (B, 3, H, W): all shifted alike by some pixels, so that patterns that fit the grid of
-    R's strides gain nothing; "colour": each in light and colours of its own, too, so that tints gain nothing
-    (DiffAugment, Zhao et al. 2020). May leave [-1, 1].
+    R's strides gain nothing (DiffAugment, Zhao et al. 2020).
     """
-    kind, (h, w) = run.config.augment, x.shape[2:]
-    s = 0 if kind == "none" else run.config.size // 20  # pixels
+    s, (h, w) = run.config.size // 20 if run.config.shift else 0, x.shape[2:]  # s: pixels
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
-    x = nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
-    if kind == "colour":
-        brightness, saturation, contrast = 2 * uniform(run, 3, len(x), 1, 1, 1) - 1
-        grey, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
-        x = grey + (1 + saturation) * (x - grey)
-        x = mean + 0.3 * brightness + (1 + contrast / 2) * (x - mean)
-    return x
+    return nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
 
 
 def update(net, optimizer, losses):
@@ -337,7 +316,7 @@ def ranker_step(run, x, y, r, fake):
     """One step of R and D: each rank head learns r of (x, y), 0 of (x, fake); D 1 of x and y, 0 of fake.
 
     fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: ranker_gan;
-    after the warm-up ranker_rank; and the penalties that have a weight, ranker_gp, ranker_lipschitz.
+    after the warm-up ranker_rank; and ranker_gp if it has a weight.
     """
     c, R = run.config, run.R
     with run.autocast():
@@ -349,13 +328,10 @@ def ranker_step(run, x, y, r, fake):
             heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), lams)
             each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
             losses["ranker_rank"] = c.lam_rank * sum(each) / len(each)
-    x, y, fake = x[::2], y[::2], fake[::2]  # (penalties: every second pair is enough, and not augmented)
+    x, fake = x[::2], fake[::2]  # (the penalty: every second pair is enough, and not shifted)
     a = uniform(run, len(x), 1, 1, 1)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
-    if c.lam_lip and run.ranking:
-        steepest = 16 * len(R.rank_heads) / c.size  # (0.25 of R at 64 px; changes grow with the size)
-        losses["ranker_lipschitz"] = c.lam_lip * lipschitz_penalty(R, x, y, fake, a, steepest)
     update(R, run.opt_r, losses)
     return losses
 
@@ -434,7 +410,6 @@ class Config:
     lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_paint: float = setting(400.0, "weight of squared paint; 100 lets things appear [not in the paper]")
-    lam_lip: float = setting(0.0, "weight of the penalty on a steep score head [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4), the fine print of losses and rates
@@ -450,8 +425,7 @@ class Config:
     gp_center: float = setting(0.0, "norm that it asks of D's gradient: 0 makes D smooth [1]")
     lam_o: float = setting(0.0, "weight of the orthogonal penalty [1e-6]")
     cls: bool = setting(False, "the ablation with Eq. 3: G's target is sign(v), not v")
-    augment: str = setting("shift", "R sees pictures as they are, shifted by up to SIZE / 20 pixels, or "
-                           "in other colours, too [none]", choices=("none", "shift", "colour"))
+    shift: bool = setting(True, "R sees pictures shifted by up to SIZE / 20 pixels [no]")
     lr_decay_start: float = setting(0.2, "share of STEPS at which rates begin to fall to 0 [1]", 0, 1)
 
     def __post_init__(self):
@@ -472,7 +446,7 @@ PRESETS = {
     "small": {},
     "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),
     "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
-                  width=64, augment="none", lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
+                  width=64, shift=False, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
 
 
@@ -704,6 +678,11 @@ def as_typed(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def option(name, value):
+    """A setting as an option that is typed."""
+    return f"--{'no-' * (not value)}{name}" if isinstance(value, bool) else f"--{name} {as_typed(value)}"
+
+
 def parser(prog, about):
     """An ArgumentParser whose complaints are InputErrors."""
     def complain(message):
@@ -804,10 +783,9 @@ def open_run(args, device):
         c, its = run.config, source.config if source else run.config
         other = {name: getattr(its, name) for name in NETWORKS if getattr(its, name) != getattr(c, name)}
         if other or len(c.attr) != len(its.attr):
-            typed = [f"--{'no-' * (not value)}{name}" if isinstance(value, bool) else f"--{name} {value}"
-                     for name, value in other.items()]
+            typed = " ".join(option(name, value) for name, value in other.items()) or "nothing"
             raise InputError(f"--from {args.source}: its networks are others, for {len(its.attr)} "
-                             f"attribute(s): name as many, and add {' '.join(typed) or 'nothing'}")
+                             f"attribute(s): name as many, and add {typed}")
         if source:
             run.G.load_state_dict(source.G.state_dict())
             run.R.load_state_dict(source.R.state_dict())

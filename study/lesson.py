@@ -520,7 +520,7 @@ def check_mix(answer):
 def check_iteration(answer):
     """Whether iteration(run, x, y, r) does to a run what one of trip.train does, rank losses only."""
     train, iteration = answer
-    only_ranks = dict(size=32, head="score", lam_id=0.0, lam_paint=0.0, augment="none")
+    only_ranks = dict(size=32, head="score", lam_id=0.0, lam_paint=0.0, shift=False)
     start, mine, theirs = (trip.Run(trip.Config(**only_ranks)) for _ in range(3))
     for run in (start, mine, theirs):
         run.G.paint.weight.data *= 100  # (so that generated pairs differ, and lambda counts)

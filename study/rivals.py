@@ -52,7 +52,7 @@ DEFAULTS = {
     "two-critics": dict(steps=1000, lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=100.0, beta2=0.99),
     "relgan": dict(steps=740, lam_g=1.0, lam_gp=4.0, lam_c=10.0, lam_o=1e-6, beta2=0.99)}
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
-TRIPS = "width augment lam_g lam_gp gp_center".split()
+TRIPS = "width shift lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
             "two-critics": [*TRIPS, "lam_rank", "lam_id", "lam_paint"],
             "relgan": [*TRIPS, "lam_int", "lam_c", "lam_o", "mask"]}
@@ -78,9 +78,9 @@ class Config(trip.Config):
 
 
 def configured(rival, **given):
-    """The Config of a rival: its defaults, for photographs what TRIP's preset changes, and what is given."""
+    """The Config of a rival: its defaults, on photographs four times as long, and what is given."""
     photo = given.get("data", "faces") != "faces"
-    more = dict(steps=4 * DEFAULTS[rival]["steps"], augment="colour") if photo else {}
+    more = dict(steps=4 * DEFAULTS[rival]["steps"]) if photo else {}
     return Config(**DEFAULTS[rival] | more | given | dict(rival=rival))
 
 
@@ -367,9 +367,7 @@ def restore(folder, device="cpu"):
 # ============================================================================================================
 # What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
 
-# TRIP's default in commit e3c4f7e, but for its ties: the rivals are compared with it
-FORMER = dict(head="score", lam=1.2, lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=100.0, lam_lip=20.0)
-RANKERS = {"TRIP": FORMER, "lambda = 0": FORMER | dict(lam=0.0)}  # name -> what its run changes
+RANKERS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}  # name -> what its run changes
 CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
 
 

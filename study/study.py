@@ -47,53 +47,43 @@ METRICS = ev.METRICS
 # ------------------------------------------------------------------------------------------------------------
 # What is run
 
-FORMER = rivals.FORMER  # the default of commit e3c4f7e, of which the groups that name it were made
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
 PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
 SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_paint=0.0, data="edges2shoes", attr=("edges",), steps=3000,
              head="score", lam_id=0.5)
-# the preset "photo" of commit 6968d8e, of which photo_lfwa was made; with lambda 0.5, of commit e3c4f7e, the
-# other groups of photographs: study.csv's remarks say what no option does
-WITH_D = dict(steps=6000, head="score", lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=0.0, lam_lip=20.0,
-              augment="colour")
-FORMER_PHOTO = WITH_D | dict(data="celeba-hq", lam=0.5)
-TABLE2 = {"TRIP": {}, "no L_rank": dict(lam_rank=0.0), "no L_gan": dict(lam_g=0.0),
+TABLE2 = {"default": {}, "with L_gan": dict(lam_g=2.0, lam_gp=4.0), "no L_rank": dict(lam_rank=0.0),
           "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
 # group -> seeds, and variant -> what it changes
 GROUPS = {
     "claim": (range(5), {"default": {}}),
     "time": (range(1), {"1 x": {}, "4 x": dict(steps=6000)}),
     "lambda": (range(1), {"0.0": dict(lam=0.0), "0.5": {}, "1.0": dict(lam=1.0)}),
-    "ablation": (range(3), {
-        "default": {}, "with L_gan": dict(lam_g=2.0, lam_gp=4.0),
-        **{name: TABLE2[name] for name in ("no L_rank", "lambda = 0", "CLS")},
+    "ablation": (range(3), TABLE2 | {
         "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
         "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
-        "no shift": dict(augment="none"), "constant rates": dict(lr_decay_start=1.0)}),
-    "pretrained": (range(1), {"smile": PHOTO}),
+        "no shift": dict(shift=False), "constant rates": dict(lr_decay_start=1.0)}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq"), "drawn faces": PAPER}),
-    "photo_lfwa": (range(3), {name: WITH_D | dict(data="lfwa", attr=(name,))
+    "photo_lfwa": (range(1), {name: PHOTO | dict(data="lfwa", attr=(name,))
                               for name in JUDGED_BY["lfwa"]}),
     "photo_shoes": (range(1), {"warps, adds paint": SHOES, "Table 3": SHOES | dict(
         paper_generator=True, lam_c=2.5)}),
-    "photos": (range(1), {"smile": FORMER_PHOTO} | {
-        name: FORMER_PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]}),
-    "photo_more": (range(1), {"eyeglasses": FORMER_PHOTO | dict(attr=("eyeglasses",)),
-                              "smile, male": FORMER_PHOTO | dict(attr=("smile", "male"))}),
-    "photo_seeds": (range(3), {"smile": FORMER_PHOTO}),
-    "photo_time": (range(1), {"1 x": FORMER_PHOTO, "2 x": FORMER_PHOTO | dict(steps=12000)}),
-    "photo_ablation": (range(2), {variant: FORMER_PHOTO | change for variant, change in TABLE2.items()}),
+    "photos": (range(1), {"smile": PHOTO} | {name: PHOTO | dict(attr=(name,)) for name in PHOTOS[1:]} | {
+        "smile, male": PHOTO | dict(attr=("smile", "male"))}),
+    "photo_seeds": (range(3), {"smile": PHOTO}),
+    "photo_time": (range(1), {"1 x": PHOTO, "2 x": PHOTO | dict(steps=4000)}),
+    "photo_ablation": (range(1), {variant: PHOTO | change for variant, change in TABLE2.items()} | {
+        "paint of any colour": PHOTO | dict(grey=False)}),
     "rivals": (range(3), rivals.RANKERS | {name: dict(rival=name) for name in rivals.RIVALS} | {
         "relgan --mask": dict(rival="relgan", mask=True),
         "relgan --lam_int 0": dict(rival="relgan", lam_int=0.0)}),
     "rivals_long": (range(1), {
-        "TRIP": FORMER | dict(size=32, steps=900), "fn": dict(rival="fn", size=32, steps=8000),
+        "TRIP": dict(size=32, steps=900), "fn": dict(rival="fn", size=32, steps=8000),
         "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True)}),
-    "photo_rivals": (range(3), {"TRIP": FORMER_PHOTO, "lambda = 0": FORMER_PHOTO | dict(lam=0.0)} | {
+    "photo_rivals": (range(3), {"TRIP": PHOTO, "lambda = 0": PHOTO | dict(lam=0.0)} | {
         name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
 OF_OTHER_DATA = "photo_lfwa", "photo_shoes"  # each with a --root of its own
-CURVED = "claim", "time", "photos", "photo_time"  # groups whose curves are kept
+CURVED = "claim", "time"  # groups whose curves are kept
 
 
 def configs(group, root=""):
@@ -101,8 +91,7 @@ def configs(group, root=""):
     seeds, variants = GROUPS[group]
     for seed in seeds:  # a whole round of variants before the next seed
         for variant, change in variants.items():
-            options = " ".join(f"--{name}" if value is True else f"--{name} {trip.as_typed(value)}"
-                               for name, value in change.items())
+            options = " ".join(trip.option(name, value) for name, value in change.items())
             make = rivals.configured if "rival" in change else trip.Config
             yield variant, seed, options, make(**change, seed=seed, root=root if "data" in change else "")
 
@@ -114,7 +103,8 @@ def run_folder(options, seed):
 
 
 def is_there(options, seed):
-    return (run_folder(options, seed) / "trip.pt").is_file()
+    """Whether the run is there and finished."""
+    return (run_folder(options, seed) / "summary.json").is_file()
 
 
 def parts_of(config):
@@ -209,7 +199,7 @@ def work(job):
         run = rivals.RIVALS[config.rival](config)
         records = ev.fit(run, run.train(train_data), test_data, measure=run.measure)
     else:
-        run = trip.restore(out) if is_there(options, seed) else trip.Run(config)  # (one that was stopped)
+        run = trip.restore(out) if (out / "trip.pt").is_file() else trip.Run(config)  # (one that was stopped)
         stream = data.pairs(train_data, config.batch, run.rng)
         records = ev.fit(run, trip.train(run, stream), test_data, lambda: trip.save(run, out))
     try:
@@ -442,6 +432,17 @@ def fig_variants(group, root="", only=""):
     return figure
 
 
+def fig_rows(rows, names, v):
+    """Pictures in rows that have names, each column above its v. rows: (m, n, 3, H, W); v: (n, 1)."""
+    m, n, _, h, w = rows.shape
+    figure, axes = ev.canvas(1, m * h / 100, n * w / 100 + 0.7)
+    axes.imshow((ev.tiled(rows).clip(-1, 1) + 1) / 2)
+    axes.set_yticks([h * (i + 0.5) for i in range(m)], names)
+    axes.set_xticks([w * (i + 0.5) for i in range(n)], [f"v = {u:+.0f}" for u in v[:, 0].tolist()])
+    axes.tick_params(length=0)
+    return figure
+
+
 def fig_zeros(n=8):
     """Mouths of the first n held-out faces at four times their size: x; truly redrawn with the other end's
     strength; swapped, with a rival and without, each above how far it is off the true redraw (grey: nowhere).
@@ -460,39 +461,43 @@ def fig_zeros(n=8):
         rows += [made, made - true]
         names += [f"swapped, lambda = {run.config.lam:g}", "minus the true redraw"]
     mouths = torch.stack(rows)[..., 30:62, 12:52].repeat_interleave(4, -1).repeat_interleave(4, -2)
-    figure, axes = ev.canvas(1, 7.6, 13.5)
-    axes.imshow((ev.tiled(mouths).clip(-1, 1) + 1) / 2)
-    axes.set_yticks([128 * i + 64 for i in range(len(rows))], names)
-    axes.set_xticks([160 * i + 80 for i in range(n)], [f"v = {u:+.0f}" for u in v[:, 0].tolist()])
-    axes.tick_params(length=0)
-    return figure
+    return fig_rows(mouths, names, v)
 
 
 def held_out(root, large, n):
     """The first n photographs, by number, that no run on `root` has trained on, and that are in `large`, too.
 
-    root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W).
+    root, large: folders of CelebA-HQ, the second one's pictures larger. Returns float (n, 3, H, W), and who
+    smiles, bool (n, 1).
     """
     table, small = (data.find(root, name) for name in ("CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-img"))
-    files, _ = data.table(table, small, ("smile",))
+    files, labels = data.table(table, small, ("smile",))
     folder, is_test = data.find(large, "CelebA-HQ-img"), data.test_mask(range(len(files)), 0)
-    paths = [folder / file.name for file, held in zip(files, is_test) if held]
-    paths = [path for path in paths if path.is_file()]
+    paths = [(folder / file.name, has) for file, has, held in zip(files, labels, is_test) if held]
+    paths, has = zip(*[(path, has) for path, has in paths if path.is_file()][:n])
     side = data.open_picture(paths[0]).width
-    return data.as_float(torch.stack([data.read_picture(path, side) for path in paths[:n]]))
+    x = data.as_float(torch.stack([data.read_picture(path, side) for path in paths]))
+    return x, torch.as_tensor(np.array(has)).bool()
 
 
 def draw_photographs(root, large):
-    """The figures and the page of `pretrained`: the first pictures held out, all, at their own size."""
-    options = next(configs("pretrained"))[2]
+    """The figures and the page of the stored model: the first pictures held out, all, at their own size."""
+    options = next(configs("photos"))[2]
     if root and large and is_there(options, 0):
         folder = run_folder(options, 0)
-        run, x = trip.restore(folder), held_out(root, large, 16)
+        run, (x, has) = trip.restore(folder), held_out(root, large, 16)
         for name, n in (("photos_smile.jpg", 6), ("photos_first.jpg", 16)):
             ev.put(FIGURES / name, fig_swept(swept(folder, x[:n])))
         ev.put_movie(FIGURES / "photos.gif", ev.moving_picture(run.G, x[:3], run.config.attr, side=152))
         ev.put(HERE / "pretrained" / "smile" / "dial.html", ev.dial_page(run, x[:6]))
         ev.put(FIGURES / "photos_ranker.png", (folder / "ranker.png").read_bytes())
+        zero = run_folder(dict(job[:3:2] for job in configs("photo_ablation"))["lambda = 0"], 0)
+        if (zero / "summary.json").is_file():  # the same faces, with and without the rival
+            v, names = ev.swap_strength(has[:8]), ["x", "lambda = 0.5", "lambda = 0"]
+            rows = [x[:8], *(ev.in_parts(trip.load(of)[0], x[:8], v) for of in (folder, zero))]
+            h, w = x.shape[2] // 8, x.shape[3] // 8
+            faces = torch.stack(rows)[..., 3 * h:7 * h, 2 * w:6 * w]
+            ev.put(FIGURES / "photos_zeros.jpg", fig_rows(faces, names, v))
 
 
 def fig_rivals(lines):
@@ -526,26 +531,24 @@ LABELS = {"pair_accuracy": ("pair accuracy", ".3f"), "real_plus": ("real +1", ".
           "frechet_resnet18": ("Frechet distance", ".1f"), "ranker_pearson": ("Pearson", ".2f"),
           "recon_l1": ("L1 at v = 0", ".3f"), "outside_l1": ("L1 outside", ".3f"),
           "true_spearman": ("true rank correlation", ".2f"), "true_linearity": ("linearity", ".2f"),
-          "true_range": ("true range", ".2f"), "crossed": ("crossed", ".2f"), "leakage": ("leakage", ".3f"),
-          "seconds": ("seconds", ".0f")}
+          "true_range": ("true range", ".2f"), "crossed": ("crossed", ".2f"), "leakage": ("leakage", ".3f")}
 TRUTH = "true_spearman true_range leakage"
 OF_TABLE2 = "aas ssim_score frechet_resnet18"
 # what the paper has, Tables 1 and 2
 SSIM = "paper: SSIM score", {"smile": ".0030", "male": ".0077", "mouth_open": ".0017", "cheekbones": ".0028"}
 FID = "paper: SSIM, FID", {"TRIP": ".0030, 10.19", "fn": ".0122, 41.48", "rcgan": ".0084, 398.05",
                            "relgan": ".0512, 10.92"}
-AAS = "paper: AAS, SSIM, FID", {"TRIP": "97.69, .0030, 10.19", "no L_rank": "9.73, .0000151, 29",
-                                "no L_gan": "98.47, .0058, 78.08", "lambda = 0": "55.7, .0011, 8.55",
-                                "CLS": "92.37, .0163, 11.33"}
-AAS[1].update({"with L_gan": AAS[1]["TRIP"], "default": AAS[1]["no L_gan"]})  # (the default has no L_gan)
+AAS = "paper: AAS, SSIM, FID", {  # (our default has no L_gan)
+    "default": "98.47, .0058, 78.08", "with L_gan": "97.69, .0030, 10.19", "no L_rank": "9.73, .0000151, 29",
+    "lambda = 0": "55.7, .0011, 8.55", "CLS": "92.37, .0163, 11.33"}
 OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_std "
              "aas aas_judge ssim_score ranker_pearson recon_l1 outside_l1")
 # group -> columns, and what the paper has; its table stands on a page under its name
 TABLES = {"ablation": (f"real_plus gen_plus {OF_TABLE2} true_linearity {TRUTH} outside_l1", *AAS),
           "photo_ablation": (f"{OF_TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
-          **dict.fromkeys(("pretrained", "photos"), (OF_PHOTOS, *SSIM)),
+          "photos": (OF_PHOTOS, *SSIM),
           **dict.fromkeys(("rivals", "photo_rivals"),
-                          (f"{OF_TABLE2} recon_l1 outside_l1 {TRUTH} seconds", *FID))}
+                          (f"{OF_TABLE2} recon_l1 outside_l1 {TRUTH}", *FID))}
 # column -> form, what the default run is to reach, what the paper has
 AIMS = {"pair_accuracy": (".3f", ">= 0.995", ""), "real_plus": (".2f", ">= 0.85", "1"),
         "real_minus": (".2f", "<= -0.85", "-1"), "gen_plus": (".2f", "0.45 .. 0.55", ".5"),
@@ -607,7 +610,7 @@ HELD, PART, FAILS, NO = "holds", "in part", "fails", "cannot be measured here"
 PAPER_SAYS = [
     ("Fig. 1, 5: series that are even in v; SSIM score", "claim", "default", "{ssim_score:.4f}", ".0030",
      lambda m: HELD if m["ssim_score"] < 0.0045 else PART),
-    ("Fig. 13-15: the same, photographs", "pretrained", "smile", "{ssim_score:.4f}", ".0030",
+    ("Fig. 13-15: the same, photographs", "photos", "smile", "{ssim_score:.4f}", ".0030",
      lambda m: HELD if m["ssim_score"] < 0.0045 else PART),
     ("Fig. 6, 7: R of generated pairs rises with v, and varies little", "claim", "default",
      "correlation {ranker_pearson:.2f}; std at v = -1, 1: {gen_minus_std:.2f}, {gen_plus_std:.2f}",
@@ -618,13 +621,13 @@ PAPER_SAYS = [
      lambda m: HELD if m["recon_l1"] > 0.2 else FAILS),
     ("RelGAN swaps, but unevenly", "photo_rivals", "relgan", "AAS {aas:.1f} after TRIP's time", "SSIM .0512",
      lambda m: NO if m["aas"] < 20 else PART),
-    ("Fig. 8: two dials at once", "photo_more", "smile, male", "AAS {aas:.1f}, mean of both", "seen",
+    ("Fig. 8: two dials at once", "photos", "smile, male", "AAS {aas:.1f}, mean of both", "seen",
      lambda m: HELD if m["aas"] > 95 else FAILS),
     ("Fig. 11: real pairs end at +-1", "claim", "default", "{real_plus:+.2f}, {real_minus:+.2f}", "+1, -1",
      lambda m: HELD if m["real_plus"] > 0.9 else PART),
     ("Fig. 11: generated pairs end at +-1/2", "claim", "default", "{gen_plus:+.2f}, {gen_minus:+.2f}",
      "+.5, -.5", lambda m: HELD if max(abs(m["gen_plus"] - 0.5), abs(m["gen_minus"] + 0.5)) < 0.05 else PART),
-    ("the same, photographs", "pretrained", "smile", "real {real_plus:+.2f}, {real_minus:+.2f}; generated "
+    ("the same, photographs", "photos", "smile", "real {real_plus:+.2f}, {real_minus:+.2f}; generated "
      "{gen_plus:+.2f}, {gen_minus:+.2f}", "+1, -1; +.5, -.5",
      lambda m: HELD if m["real_plus"] > 0.9 else PART),
     ("Table 2: TRIP swaps; AAS", "ablation", "with L_gan", "{aas:.1f}", "97.69",
@@ -691,7 +694,7 @@ def tables(rows):
     whole = {group: of for group, of in whole.items() if len(variants(of)) == len(GROUPS[group][1])}
     made = {group: compared(whole[group], *TABLES[group]) for group in TABLES if group in whole}
     if "claim" in whole:
-        made |= {"top": top_table(whole["claim"], whole["pretrained"]), "claim": claim_table(whole["claim"])}
+        made |= {"top": top_table(whole["claim"], whole["photo_seeds"]), "claim": claim_table(whole["claim"])}
     made["paper"] = paper_table(rows)
     if THEORY.is_file():
         made["theory"] = theory_table(read_table(THEORY))

@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE), str(HERE / "study")]
 import data  # noqa: E402
 import study  # noqa: E402
 import trip  # noqa: E402
-from miniatures import SMALL, celeba_hq, numbers, picture  # noqa: E402
+from miniatures import CELEBA, SMALL, celeba_hq, has as labelled, numbers, picture  # noqa: E402
 
 TINY = dict(size=32, steps=8, warmup=2, width=4, batch=4)
 
@@ -138,6 +138,9 @@ def test_draw_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
     for name in ("samples.png", "ranker.png"):
         (run / name).write_bytes(b"a picture")
     study.main(["--draw"])
+    assert not (tmp_path / "dial.gif").exists()  # it was stopped
+    (run / "summary.json").write_text("{}")
+    study.main(["--draw"])
     with Image.open(tmp_path / "dial.gif") as movie:
         assert movie.n_frames == 24 and movie.info["loop"] == 0
     assert (tmp_path / "ranker.png").read_bytes() == (tmp_path / "samples.png").read_bytes() == b"a picture"
@@ -149,18 +152,22 @@ def test_photographs_are_drawn_of_people_whom_no_run_has_seen_and_at_their_own_s
         picture(tmp_path / "large" / "CelebA-HQ-img" / f"{i}.jpg", i, (80, 80))
     small, large = str(tmp_path / "small"), str(tmp_path / "large")
     _, test = data.load("celeba-hq", ("smile",), 32, small)
-    x = study.held_out(small, large, 5)
+    x, has = study.held_out(small, large, 5)
     seen = numbers(data.Data(study.ev.as_bytes(x), None, ()))
+    assert has[:, 0].tolist() == [labelled(i, CELEBA.index("Smiling")) for i in seen]
     assert x.shape == (5, 3, 80, 80) and seen == sorted(i for i in numbers(test) if i < 90)[:5]
     for name in ("FIGURES", "RUNS", "HERE"):
         monkeypatch.setattr(study, name, tmp_path)
     (tmp_path / "pretrained" / "smile").mkdir(parents=True)
-    folder = study.run_folder(next(study.configs("pretrained"))[2], 0)
-    folder.mkdir()
-    trip.save(trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=small)), folder)
-    (folder / "ranker.png").write_bytes(b"a picture")
+    run = trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=small))
+    for variant, _, options, _ in study.configs("photo_ablation"):
+        folder = study.run_folder(options, 0)
+        folder.mkdir()
+        trip.save(run, folder)
+        for name in ("ranker.png", "summary.json"):
+            (folder / name).write_bytes(b"{}")
     study.draw_photographs(small, large)
-    made = {"photos_smile.jpg", "photos_first.jpg", "photos.gif", "photos_ranker.png"}
+    made = {"photos_smile.jpg", "photos_first.jpg", "photos_zeros.jpg", "photos.gif", "photos_ranker.png"}
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == made
     assert '"size": 32' in (tmp_path / "pretrained" / "smile" / "dial.html").read_text()
 

@@ -159,8 +159,6 @@ def kernels():
 
 REAL, R, FAKE = column(0.5, -2.0), column(1.0, -1.0), column(2.0, -1.0)
 BLACK, D = torch.zeros(2, 3, 4, 4), SimpleNamespace(features=nn.Identity(), discriminate=half_square)
-TWO = SimpleNamespace(features=nn.Identity(),  # R of two attributes, which are alike
-                      each_head=lambda fx, fy: [(half_square(fy) - half_square(fx)).expand(-1, 2)])
 ZERO = torch.zeros(2, 1, 2, 2)
 A = column(0.25, 1.0)[:, :, None, None]  # between 2 and 0 this is 1.5 everywhere, a norm of 3, and 0
 
@@ -182,11 +180,9 @@ A = column(0.25, 1.0)[:, :, None, None]  # between 2 and 0 this is 1.5 everywher
     # the mean absolute difference, and the mean squared one
     ("cycle_loss", (BLACK, BLACK - column(0.5, 0.0)[:, :, None, None]), 0.25),
     ("identity_loss", (BLACK, BLACK + column(0.5, -1.0)[:, :, None, None]), (0.25 + 1) / 2),
-    # the gradient's norm should be center, or at most `steepest`
+    # the gradient's norm should be center
     ("gradient_penalty", (D, ZERO, ZERO + 2, A, 1), ((3 - 1) ** 2 + 1) / 2),
     ("gradient_penalty", (D, ZERO, ZERO + 2, A, 0), 3 ** 2 / 2),
-    ("lipschitz_penalty", (TWO, ZERO + 9, ZERO, ZERO + 2, A, 2.5), 2 * 0.5 ** 2 / 2),
-    ("lipschitz_penalty", (TWO, ZERO + 9, ZERO, ZERO + 2, A, 3.5), 0.0),
     # each product of two filters stands twice off the diagonal
     ("orthogonal_penalty", (kernels(),), 2.0 * 11 ** 2 + 2 * 30 ** 2),
 ])
@@ -400,26 +396,12 @@ def test_R_sees_the_pictures_of_a_batch_moved_together_by_up_to_a_20th_of_their_
     moves = {(dx, dy) for y in seen for dx in range(-3, 4) for dy in range(-3, 4)
              if torch.equal(y[:, :, 3:-3, 3:-3], x[:, :, 3 + dy:61 + dy, 3 + dx:61 + dx])}
     assert len(moves) == 49 and all(y.shape == x.shape for y in seen)
-    assert torch.equal(trip.augmented(tiny_run(augment="none"), x), x)
-
-
-def test_R_sees_each_picture_in_colours_of_its_own():
-    """Grey stays grey, others keep their shapes, and the mean over many colours is the picture itself."""
-    def seen(x):
-        run = tiny_run(augment="colour")
-        run.config.size = 1  # pixels: too few for a shift
-        return trip.augmented(run, x)
-
-    x = numbers(3, 32, 32)[None].expand(4000, -1, -1, -1)
-    y, grey = seen(x), seen(x[:, :1].expand(-1, 3, -1, -1))
-    assert y[:8].flatten(1).std(0).min() > 0.05 and (y.mean(0) - x[0]).abs().max() < 0.1
-    assert torch.allclose(grey, grey[:, :1].expand(-1, 3, -1, -1), atol=1e-6)
-    assert (torch.corrcoef(grey[:50, 0].flatten(1)) > 0.999).all()
+    assert torch.equal(trip.augmented(tiny_run(shift=False), x), x)
 
 
 @pytest.mark.parametrize("settings, passes", [({}, 1), (dict(lam_c=1.0), 2)])
 def test_an_iteration_goes_thrice_through_F_and_once_through_G_but_for_the_cycle(smiles, settings, passes):
-    run, calls = tiny_run(lam_gp=0.0, lam_lip=0.0, **settings), []
+    run, calls = tiny_run(lam_gp=0.0, **settings), []
     run.G.register_forward_hook(lambda *_: calls.append("G"))
     run.R.features.register_forward_hook(lambda *_: calls.append("F"))
     next(trip.train(run, data.pairs(smiles[0], 4, run.rng)))
@@ -1058,7 +1040,7 @@ class Code:
     (lambda state, whole: state | {"config": Code()}, "no checkpoint"),
     (lambda state, whole: state | {"config": state["config"] | {"zoom": 2}},
      "study/rivals.py (it differs in the settings zoom)"),
-    (lambda state, whole: state | {"config": {"attr": ["smile"]}}, "it differs in the settings augment, batch"),
+    (lambda state, whole: state | {"config": {"attr": ["smile"]}}, "it differs in the settings batch"),
     (lambda state, whole: state | {"R": {}}, "Missing key(s) in state_dict"),
 ])
 def test_a_checkpoint_that_is_damaged_or_strange_is_one_line_and_runs_no_code(
@@ -1114,7 +1096,7 @@ def lines_of(name):
 def test_the_house_stays_small():
     lines = lines_of("trip.py")
     method = next(i for i, line in enumerate(lines) if line.startswith("# ===="))
-    assert method <= 480 and len(lines) <= 909 and max(map(len, lines)) <= 110
+    assert method <= 455 and len(lines) <= 890 and max(map(len, lines)) <= 110
     assert len(lines_of("README.md")) <= 170
 
 

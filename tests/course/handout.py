@@ -147,9 +147,8 @@ formula written out fails), weigh them by settings of `run.config`, and return t
 {rows}
 
 In `ranker_step` each of R's rank heads has a ranking loss of its own, the first with `lam`, the second with
-4 `lam`, and the mean of these losses counts; `generator_step` asks `R.rank`. Both penalties get every second
-pair, the first one among them, and the same random `a`; `steepest` is 16 / `size` times the number of
-heads; there is no Lipschitz penalty in the warm-up.
+4 `lam`, and the mean of these losses counts; `generator_step` asks `R.rank`. The penalty gets every second
+pair, the first one among them.
 
 """
 
