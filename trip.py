@@ -328,8 +328,8 @@ def ranker_step(run, x, y, r, fake):
             heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), lams)
             each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
             losses["ranker_rank"] = c.lam_rank * sum(each) / len(each)
-    x, fake = x[::2], fake[::2]  # (the penalty: every second pair is enough, and not shifted)
-    a = uniform(run, len(x), 1, 1, 1)
+    x, fake = x[::2], fake[::2]  # (for the penalty every second pair is enough, and not shifted)
+    a = uniform(run, len(x), 1, 1, 1)  # (in any case: then later draws are the same with and without it)
     if c.lam_gp:  # outside autocast: never in bf16
         losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
     update(R, run.opt_r, losses)

@@ -80,7 +80,8 @@ def test_a_fresh_ranker_heeds_generated_pairs_as_lambda_says():
 
 def test_a_table_shows_mean_and_range_of_the_seeds_without_the_runs_that_diverged():
     rows = [dict(variant="a", aas=u, leakage="", true_range=9.0) for u in (90.0, 100.0, "")]
-    made = study.compared([*rows, rows[2] | {"variant": "b"}], "aas leakage true_range", "paper", {"a": "97.7"})
+    made = study.compared([*rows, rows[2] | {"variant": "b"}], "aas leakage true_range", "paper",
+                          {"a": "97.7"})
     assert made.split("\n")[0] == "|  | AAS, % | true range | paper |"  # no leakage: no run has any
     assert made.split("\n")[2:] == ["| a | 95.0 (90.0 .. 100.0) | 9.00 | 97.7 |", "| b |  | 9.00 |  |"]
 
