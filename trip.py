@@ -441,7 +441,7 @@ class Config:
 
 
 # "paper": Sec. 4, Tables 3, 4. Ours are steps, warmup, lam_id (in the warm-up nothing else ties G(x, v) to x)
-# and, in the code, R's first weights, D's real x and y, half the pairs in penalties, mirroring, balance.
+# and, in the code, R's first weights, D's real x and y, half the pairs in the penalty, mirroring, balance.
 PRESETS = {
     "small": {},
     "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),

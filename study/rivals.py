@@ -5,9 +5,9 @@
     python study/rivals.py judge runs/smile runs/smile-fn   as eval.py: TRIP's run first, its R judges all
 
 Written anew from their papers and from what their released programs do. They get TRIP's pictures, its falling
-rates and, by default, the time of its default run on one core. Every generator is G(x, v). But v means two
-things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for a *strength* (-1: none of it,
-1: all, 0: half, of anybody). B pictures in a batch, K attributes; labels y (B, K), 0 or 1.
+rates and, by default, the time of its default run of commit e3c4f7e on one core. Every generator is G(x, v).
+But v means two things: TRIP and RelGAN are asked for a *change* (0: none), FN and RankCGAN for a *strength*
+(-1: none of it, 1: all, 0: half, of anybody). B pictures in a batch, K attributes; labels y (B, K), 0 or 1.
 
     fn           an auto-encoder. A discriminator P reads the label off the code z, the encoder learns to
                  mislead it, and the decoder gets it from outside: (1 - alpha, alpha), alpha = (1 + v) / 2
@@ -45,7 +45,7 @@ import eval  # noqa: E402
 import trip  # noqa: E402
 from trip import InputError, setting  # noqa: E402
 
-# rival -> its defaults, where they are not trip.Config's. `steps`: what TRIP's default run has time for
+# rival -> its defaults, where they are not trip.Config's. `steps`: what that run of TRIP had time for
 DEFAULTS = {
     "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, grad_clip=5.0),
     "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4),
@@ -441,7 +441,8 @@ def main(argv):
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     options = [f for f in fields(Config) if f.name in {*COMMON, *sum(SETTINGS.values(), [])}]
     for f in options:
-        kind = {tuple: dict(nargs="+"), bool: dict(action="store_true")}.get(f.type, dict(type=f.type))
+        kinds = {tuple: dict(nargs="+"), bool: dict(action=argparse.BooleanOptionalAction)}
+        kind = kinds.get(f.type, dict(type=f.type))
         own = [f"{rival} {its[f.name]}" for rival, its in DEFAULTS.items() if f.name in its]
         default = ", ".join([trip.as_typed(f.default) or "none", *own])
         add(f"--{f.name}", default=argparse.SUPPRESS, **kind,
