@@ -890,9 +890,9 @@ def fig_box(result):
     return figure
 
 
-def fig_ranker(results):
+def fig_ranker(results, axes=None):
     """Fig. 7: mean and std of R(x, G(x, v)) against v, of runs that are all judged by the first one's R."""
-    figure, axes = canvas()
+    figure, axes = (axes.figure, axes) if axes else canvas()
     for result, colour in zip(results, PALETTE * len(results)):
         key = "ranker_sweep" if result.run is results[0].run else "first_ranker_sweep"
         curve(axes, *(result.scores[f"{key}_{name}"] for name in ("mean", "std")), colour, result.name)
@@ -967,9 +967,9 @@ def fig_densities(run):
     return figure
 
 
-def fig_truth(result):
+def fig_truth(result, axes=None):
     """The true strengths, as the judge reads them, against v: of the attribute and of the others."""
-    figure, axes = canvas()
+    figure, axes = (axes.figure, axes) if axes else canvas()
     for name, colour, seen in zip(data.FACE_ATTRS, PALETTE, result.readings["seen"][:, AT_SWEEP].T):
         own = name == result.test.attrs[result.k]
         curve(axes, seen.mean(1), own * seen.std(1), colour, name)

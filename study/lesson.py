@@ -48,7 +48,7 @@ BLUE, ORANGE, GREEN = eval.PALETTE[:3]
 
 
 def steps(n):
-    """Iterations of a training: n, or the environment variable TRIP_STEPS (for the tests)."""
+    """How many iterations, or faces: n, or the environment variable TRIP_STEPS (for the tests)."""
     return int(os.environ.get("TRIP_STEPS", n))
 
 
@@ -244,6 +244,22 @@ def fig_players():
     axes.text(7.6, 2.6, "Eq. 5a", color=BLUE, fontsize=9)
     axes.text(5.1, 0.05, "Eq. 5b, through R", color=ORANGE, fontsize=9, ha="center")
     axes.text(8.7, 5, "what R should say:", ha="center", fontsize=9)
+    return figure
+
+
+def fig_traces(lams=(0.5, 1.0)):
+    """What R* = 1 / (1 + lambda rho) says in the mean, against the trace: the rest is N(0, 1) of real pairs,
+    N(trace, 1) of generated ones.
+    """
+    traces, rest = np.linspace(0, 4, 81), np.random.default_rng(0).standard_normal((4000, 1))
+    figure, panels = eval.canvas(len(lams), 3, 9, sharey=True)
+    for axes, lam in zip(panels, lams):
+        best = lambda z: (1 / (1 + lam * np.exp(traces * z - traces ** 2 / 2))).mean(0)  # noqa: B023, E731
+        axes.set(xlabel="trace, in std", xlim=(0, 4), ylim=(-0.05, 1.05), title=f"mean of R*, lambda = {lam:g}")
+        eval.dotted(axes, 0, 0.5, 1)
+        means = {"real": (best(rest), BLUE), "generated": (best(rest + traces), ORANGE)}
+        at_ends(axes, {name: (axes.plot(traces, u, color=colour)[0], u[-1])
+                       for name, (u, colour) in means.items()})
     return figure
 
 

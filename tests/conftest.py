@@ -42,7 +42,7 @@ def submission(config):
 
 def pytest_configure(config):
     if getattr(config.option, "dist", "") == "load":  # `-n auto`: what the tests of a file share is made once
-        config.option.dist = "loadfile"
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
     file = config.getoption("--grades")
     if file and not Path(file).resolve().parent.is_dir():
         raise pytest.UsageError(f"--grades {file}: there is no such folder")
@@ -51,6 +51,11 @@ def pytest_configure(config):
     if not submission(config).is_file():
         raise pytest.UsageError(
             f"--trip {config.getoption('--trip')}: no trip.py there; name a trip.py, or its folder")
+
+
+def pytest_collection_modifyitems(items):
+    longest = ["walkthrough", "eval", "handout"]  # (the longest files first: then no process waits for the other)
+    items.sort(key=lambda item: next((i for i, name in enumerate(longest) if name in item.path.name), 9))
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 
 HERE = Path(__file__).resolve().parent.parent
 NOTEBOOK = HERE / "walkthrough.ipynb"
-STEPS = 12  # iterations of every training in the notebook
+STEPS = 8  # iterations of every training in the notebook, and faces that a judge looks at
 BOUNDS = {"pair_accuracy": (0.97, 1), "real_plus": (0.8, 1.1), "real_zero": (-0.1, 0.1),
           "real_minus": (-1.1, -0.8), "gen_plus": (0.4, 0.62), "gen_zero": (-0.1, 0.1),
           "gen_minus": (-0.62, -0.4), "gen_zero_std": (0, 0.1)}
