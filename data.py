@@ -81,7 +81,7 @@ def mirrored(x, rng):
 def load(name, attrs, size, root="", seed=0):
     """A data set of DATASETS at `size` x `size` pixels, with these attributes; root: the folder of its files.
 
-    Returns two Data, train and test: by its own partition, else 90 % and 10 %, fixed by the seed.
+    Returns two Data, train and test: by its own partition, else 90 % and 10 %, by the seed (a folder: by names).
     """
     if name not in DATASETS:
         own = f"for pictures of your own type --data folder --root {quote(name)}"

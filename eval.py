@@ -817,7 +817,7 @@ def evaluate(runs, parts, metrics=METRICS, judges_in="runs/judges", tell=lambda 
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Figures. Each returns a matplotlib Figure, 800 pixels wide or more at 100 dpi.
+# Figures. Each returns a matplotlib Figure, most 800 pixels wide or more at 100 dpi.
 
 FONT = font_manager.findfont("DejaVu Sans")  # it comes with matplotlib
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
@@ -1112,7 +1112,7 @@ ROWS = (("ssim_score", "SSIM score (Eq. 8)", ".4f"),
         ("true_linearity", "  R^2 of a straight line", ".3f"),
         ("true_range", "  at v = 1 minus at v = -1", ".2f"),
         ("crossed", "  share of faces that cross 0.5", ".3f"),
-        ("disentanglement", "  the same, of each attribute with a dial", ".2f"),
+        ("disentanglement", "  v = 1 minus v = -1, of each attribute with a dial", ".2f"),
         ("leakage", "  the others, read at v = +-1, are off by", ".3f"),
         ("leakage_judge", "  the same, read off real pictures", ".3f"),
         ("judge_r2", "  the judge's R^2, by attribute", ".3f"))

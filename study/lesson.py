@@ -107,6 +107,11 @@ def numbers_of(rows, key):
     return np.array([float(row[key] or "nan") for row in rows])  # (empty: not measured)
 
 
+def mean_std(numbers, form):
+    """The mean as text; of several numbers, with their std."""
+    return f"{numbers.mean():{form}}" + f" ± {numbers.std():{form}}" * (len(numbers) > 1)
+
+
 def at_ends(axes, lines):
     """Write each line's name at its end, in its colour, none over another. lines: name -> (line, its y)."""
     (_, high), (bottom, top), last = axes.get_xlim(), axes.get_ylim(), -np.inf
@@ -218,7 +223,7 @@ def fig_claims(results, names):
 
 
 def fig_players():
-    """Who learns what from whom: solid arrows are pictures, dashed ones gradients."""
+    """Who learns what from whom: solid arrows are pictures and answers, dashed ones gradients."""
     figure, axes = eval.canvas(height=3.3)
     axes.set(xlim=(0, 10), ylim=(0, 5))
     axes.axis("off")

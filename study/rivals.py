@@ -22,7 +22,7 @@ But v means two things: TRIP and RelGAN are asked for a *change* (0: none), FN a
            lambda 1e-4 after 500,000 updates        lam_lat after `ramp` of STEPS; batch 16, rates 1e-3
     rcgan  64 filters, batches of 64, rates 2e-4    32, 16 (8 pairs), 1e-3, 1e-4; D sees the pairs' pictures
     relgan Table 3's generator                      TRIP's, which warps and paints; its f0 is x by itself
-           penalty 150 on a map's sum, norm 1       4 on its mean, norm 0; TRIP's rates, betas, shift
+           penalty 150 on a map's sum, norm 1       4 on its mean, norm 0; TRIP's rates and shift
            "wrong" triplets that fit, if K = 1      so, too; --mask leaves them out
 
 The methods end at the line of ====; below it are the readings of two rankers, and the command line.
@@ -258,7 +258,7 @@ class RankCGAN(Rival):
 
 
 class TwoCritics(Rival):
-    """With TRIP's prices of change and paint: close to TRIP with lambda = 0, CLS and split features."""
+    """Close to TRIP (of commit e3c4f7e, with its prices) with lambda = 0, CLS and split features."""
     nets = "G", "D", "ranker", "opt_g", "opt_r"
 
     def players(self, c, K):

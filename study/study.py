@@ -414,7 +414,7 @@ def fig_swept(rows):
 
 
 def fig_variants(group, root="", only=""):
-    """Two held-out pictures, with the attribute and without, swept by every variant's first run, a row each.
+    """Two held-out pictures, without the attribute and with it, swept by every variant's first run, a row each.
 
     only: a pattern of the variants' names. None where a run is missing, or the photographs are.
     """
@@ -509,7 +509,7 @@ def fig_rivals(lines):
     figure, panels = ev.canvas(2, 4.5, 12, sharey=True)
     colours = dict(zip((*rivals.RANKERS, *rivals.RIVALS), ev.PALETTE))
     for axes, judge in zip(panels, rivals.RANKERS):
-        for variant in (variant for variant in variants(lines) if " " not in variant):
+        for variant in (variant for variant in variants(lines) if "--" not in variant):
             for coding, style in zip(rivals.codings(lines, variant), ("-", "--")):
                 mean, std, *_ = rivals.curves_of(lines, variant, judge, coding).mean(0)
                 own = style == "-"
@@ -532,7 +532,7 @@ LABELS = {"pair_accuracy": ("pair accuracy", ".3f"), "real_plus": ("real +1", ".
           "frechet_resnet18": ("Frechet distance", ".1f"), "ranker_pearson": ("Pearson", ".2f"),
           "recon_l1": ("L1 at v = 0", ".3f"), "outside_l1": ("L1 outside", ".3f"),
           "true_spearman": ("true rank correlation", ".2f"), "true_linearity": ("linearity", ".2f"),
-          "true_range": ("true range", ".2f"), "crossed": ("crossed", ".2f"), "leakage": ("leakage", ".3f")}
+          "true_range": ("true range", ".2f"), "leakage": ("leakage", ".3f")}
 TRUTH = "true_spearman true_range leakage"
 OF_TABLE2 = "aas ssim_score frechet_resnet18"
 # what the paper has, Tables 1 and 2
@@ -647,8 +647,9 @@ PAPER_SAYS = [
     ("Fig. 12, Table 1: LFWA, smile; SSIM score", "photo_lfwa", "smile",
      "{ssim_score:.4f}; R of real pairs {real_plus:+.2f}, of generated {gen_plus:+.2f}, {gen_minus:+.2f}",
      ".0001", lambda m: HELD if m["ssim_score"] < 0.0005 else PART),
-    ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", "seen: R of generated pairs "
-     "{gen_plus:+.2f}, {gen_minus:+.2f}", "seen", lambda m: HELD if m["gen_plus"] > 0.3 else FAILS),
+    ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", "both ends seen; R {gen_plus:+.2f}, "
+     "{gen_minus:+.2f}; SSIM score {ssim_score:.2f}", "seen",
+     lambda m: HELD if m["ssim_score"] < 0.02 else PART if m["gen_plus"] > 0.3 else FAILS),
     ("Sec. 4's settings, to their end", "paper", "photographs", "R {real_plus:+.2f}, {gen_plus:+.2f}",
      "+1, +.5", lambda m: HELD if m["real_plus"] > 0.8 else FAILS),
     ("Table 1: FID of 30,000 pictures at 256 px", "", "", "needs a GPU", "10.19 (smile)", lambda m: NO)]

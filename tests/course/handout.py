@@ -1,6 +1,6 @@
 """Write a student's copy of this repository: the graded functions are empty, all else is as it is.
 
-    python tests/course/handout.py OUT                        the default set, an afternoon's work
+    python tests/course/handout.py OUT                        the default set, seven hours' work
     python tests/course/handout.py OUT --functions NAME ...   a choice of trip.py's and data.py's functions
 
 OUT gets trip.py, data.py, eval.py, the notebook without outputs, what it reads of study/, the
@@ -135,6 +135,7 @@ Write them, best in this order. Each can be written and tested without the other
 {steps}- Each test tries one function alone, on numbers that you can follow by hand, and counts on its own.
 - A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape,
   and `exit`.
+- Some links of the notebook lead to files that stay with your lecturer: README.md, study/README.md, solutions.
 - Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests
   that you have.
 """
