@@ -63,7 +63,7 @@ GROUPS = {
         "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
         "no shift": dict(shift=False), "constant rates": dict(lr_decay_start=1.0)}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq"), "drawn faces": PAPER}),
-    "photo_lfwa": (range(1), {name: PHOTO | dict(data="lfwa", attr=(name,))
+    "photo_lfwa": (range(3), {name: PHOTO | dict(data="lfwa", attr=(name,))
                               for name in JUDGED_BY["lfwa"]}),
     "photo_shoes": (range(1), {"warps, adds paint": SHOES, "Table 3": SHOES | dict(
         paper_generator=True, lam_c=2.5)}),
@@ -71,7 +71,7 @@ GROUPS = {
         "smile, male": PHOTO | dict(attr=("smile", "male"))}),
     "photo_seeds": (range(3), {"smile": PHOTO}),
     "photo_time": (range(1), {"1 x": PHOTO, "2 x": PHOTO | dict(steps=4000)}),
-    "photo_ablation": (range(1), {variant: PHOTO | change for variant, change in TABLE2.items()} | {
+    "photo_ablation": (range(2), {variant: PHOTO | change for variant, change in TABLE2.items()} | {
         "paint of any colour": PHOTO | dict(grey=False)}),
     "rivals": (range(3), rivals.RANKERS | {name: dict(rival=name) for name in rivals.RIVALS} | {
         "relgan --mask": dict(rival="relgan", mask=True),

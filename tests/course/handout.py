@@ -135,7 +135,7 @@ Write them, best in this order. Each can be written and tested without the other
 {steps}- Each test tries one function alone, on numbers that you can follow by hand, and counts on its own.
 - A test that takes longer than {limit} seconds counts as failed; so do exceptions, results of another shape,
   and `exit`.
-- Some links of the notebook lead to files that stay with your lecturer: README.md, study/README.md, solutions.
+- Some links of the notebook lead to files that stay with your lecturer (README.md, solutions).
 - Hand in `trip.py` and `data.py`. They are graded by `python -m pytest tests --trip FOLDER`, with the tests
   that you have.
 """
