@@ -163,7 +163,7 @@ def test_photographs_are_drawn_of_people_whom_no_run_has_seen_and_at_their_own_s
     run = trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=small))
     for variant, _, options, _ in study.configs("photo_ablation"):
         folder = study.run_folder(options, 0)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # (of the other seed)
         trip.save(run, folder)
         for name in ("ranker.png", "summary.json"):
             (folder / name).write_bytes(b"{}")
