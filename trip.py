@@ -442,7 +442,7 @@ class Config:
 
 # "paper": Sec. 4, Tables 3, 4. Ours are steps, warmup, lam_id (in the warm-up nothing else ties G(x, v) to x)
 # and, in the code, R's first weights, D's real x and y, half the pairs in the penalty, mirroring, balance.
-# It learns nothing at 64 px, but with --lr_r 1e-3 --lr_g 1e-3 --lam_gp 4 --gp_center 0 (study/README.md).
+# At 64 px it hardly learns; with --lr_r 1e-3 --lr_g 1e-3 --lam_gp 4 --gp_center 0 it does (study/README.md).
 PRESETS = {
     "small": {},
     "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),

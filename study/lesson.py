@@ -252,19 +252,21 @@ def fig_players():
     return figure
 
 
-def fig_traces(lams=(0.5, 1.0)):
+def fig_traces():
     """What R* = 1 / (1 + lambda rho) says in the mean, against the trace: the rest is N(0, 1) of real pairs,
     N(trace, 1) of generated ones.
     """
     traces, rest = np.linspace(0, 4, 81), np.random.default_rng(0).standard_normal((4000, 1))
-    figure, panels = eval.canvas(len(lams), 3, 9, sharey=True)
-    for axes, lam in zip(panels, lams):
-        best = lambda z: (1 / (1 + lam * np.exp(traces * z - traces ** 2 / 2))).mean(0)  # noqa: B023, E731
-        axes.set(xlabel="trace, in std", xlim=(0, 4), ylim=(-0.05, 1.05), title=f"mean of R*, lambda = {lam:g}")
+    figure, panels = eval.canvas(2, 3, 9, sharey=True)
+    for axes, lam in zip(panels, (0.5, 1.0)):
+        ends = {}
+        title = f"mean of R*, lambda = {lam:g}"
+        axes.set(xlabel="trace, in std", xlim=(0, 4), ylim=(-0.05, 1.05), title=title)
         eval.dotted(axes, 0, 0.5, 1)
-        means = {"real": (best(rest), BLUE), "generated": (best(rest + traces), ORANGE)}
-        at_ends(axes, {name: (axes.plot(traces, u, color=colour)[0], u[-1])
-                       for name, (u, colour) in means.items()})
+        for name, z, colour in (("real", rest, BLUE), ("generated", rest + traces, ORANGE)):
+            mean = (1 / (1 + lam * np.exp(traces * z - traces ** 2 / 2))).mean(0)
+            ends[name] = axes.plot(traces, mean, color=colour)[0], mean[-1]
+        at_ends(axes, ends)
     return figure
 
 
