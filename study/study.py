@@ -7,12 +7,12 @@
     python study/study.py rivals              the paper's rivals, see rivals.py; photo_rivals --root DIR
     python study/study.py --draw              no training: figures and tables of the results that are there
 
-A run is a line of study.csv for each group that has it: what was changed against the default, the measurements of the training (last
-fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32 px; final weights); of two attributes
-their mean. study_curves.csv: means of R over the iterations, of the groups in CURVED. study_rivals.csv: what
-two rankers say of the rivals. study_theory.csv: fresh rankers on the generator of `claim`, seed 0. To do a
-run anew, delete its lines. Runs are kept in runs/study, their judges in runs/judges; figures go to
-study/figures, tables to README.md and study/README.md.
+A run is a line of study.csv for each group that has it: what was changed against the default, the
+measurements of the training (last fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32
+px; final weights); of two attributes their mean. study_curves.csv: means of R over the iterations, of the
+groups in CURVED. study_rivals.csv: what two rankers say of the rivals. study_theory.csv: fresh rankers on the
+generator of `claim`, seed 0. To do a run anew, delete its lines. Runs are kept in runs/study, their judges in
+runs/judges; figures go to study/figures, tables to README.md and study/README.md.
 """
 
 import csv
