@@ -16,6 +16,7 @@ runs/judges; figures go to study/figures, tables to README.md and study/README.m
 """
 
 import csv
+import io
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -727,6 +729,13 @@ def filled(text, made):
 # ------------------------------------------------------------------------------------------------------------
 # The command line
 
+def jpeg(path):
+    """A picture file as a JPEG file, bytes: a third of its size."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(file := io.BytesIO(), "JPEG", quality=90)
+    return file.getvalue()
+
+
 def draw(root="", large=""):
     """The figures that can be drawn here, and the tables of PAGES. root, large: see `held_out`."""
     rows, curves = read_table(RESULTS), read_table(CURVES)
@@ -739,25 +748,24 @@ def draw(root="", large=""):
     lines = of_group(read_table(JUDGED), "rivals")
     if len(variants(lines)) == len(GROUPS["rivals"][1]):
         figures["study_rivals_curves.png"] = fig_rivals(lines)
-    claim = run_folder("", 0)
     draw_photographs(root, large)
     if is_there("", 0):
-        run = trip.restore(claim)
+        run = trip.restore(run_folder("", 0))
         _, test = parts_of(run.config)
         x = data.as_float(test.images[:3])
         ev.put_movie(FIGURES / "dial.gif", ev.moving_picture(run.G, x, run.config.attr))
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
-    copied = {"samples.png": claim / "samples.png", "ranker.png": claim / "ranker.png"}
-    for group, shown, kept in (("photo_lfwa", "smile", "samples"), ("paper", "photographs", "ranker"),
-                               ("photo_shoes", "warps, adds paint", "samples"),
-                               ("paper_nearest", "photographs", "samples")):
-        name = re.sub(r"\W+", "_", f"{group} {shown}".lower()).replace("photo_", "photos_")
-        copied[f"{name}.png"] = run_folder(options_of(group)[shown], 0) / f"{kept}.png"
-    for name, made_by_run in copied.items():
+    for name, group, shown, kept in (
+            ("samples.png", "claim", "default", "samples"), ("ranker.png", "claim", "default", "ranker"),
+            ("paper_ranker.png", "paper", "photographs", "ranker"),
+            ("photos_paper.jpg", "paper_nearest", "photographs", "samples"),
+            ("photos_lfwa.jpg", "photo_lfwa", "smile", "samples"),
+            ("photos_shoes.jpg", "photo_shoes", "warps, adds paint", "samples")):
+        made_by_run = run_folder(options_of(group)[shown], 0) / f"{kept}.png"
         if made_by_run.is_file():
-            ev.put(FIGURES / name, made_by_run.read_bytes())
+            ev.put(FIGURES / name, made_by_run.read_bytes() if name.endswith("png") else jpeg(made_by_run))
     for page in PAGES:
         ev.put(page, filled(page.read_text(encoding="utf-8"), made))
 
