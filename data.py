@@ -4,8 +4,8 @@
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
     x, y, r = next(stream)  # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn. `folder` takes two folders of your own pictures. The others are the
-paper's, read as they are published. Each is a function in the table DATASETS.
+`faces` needs no file: it is drawn. `folder` takes two folders of your own pictures. The others, CelebA and the
+paper's, are read as they are published. Each is a function in the table DATASETS.
 """
 
 import sys

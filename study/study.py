@@ -66,10 +66,13 @@ GROUPS = {
         "no price on change": dict(lam_id=0.0), "no price on paint": dict(lam_paint=0.0),
         "no shift": dict(shift=False), "constant rates": dict(lr_decay_start=1.0)}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq")}),
-    "paper_nearest": (range(1), {"photographs": NEAREST | dict(data="celeba-hq")}),
-    "photo_lfwa": (range(1), {name: PHOTO | dict(data="lfwa", attr=(name,))
-                              for name in JUDGED_BY["lfwa"]}),
-    "photo_shoes": (range(1), {"warps, adds paint": SHOES}),
+    "paper_nearest": (range(1), {
+        "photographs": NEAREST | dict(data="celeba-hq"),
+        "falling rates": NEAREST | dict(lr_decay_start=0.2, data="celeba-hq"), "drawn faces": NEAREST}),
+    "photo_lfwa": (range(3), {name: PHOTO | dict(data="lfwa", attr=(name,)) for name in JUDGED_BY["lfwa"]} | {
+        name: dict(rival=name, data="lfwa") for name in ("fn", "rcgan")}),
+    "photo_shoes": (range(1), {"warps, adds paint": SHOES,
+                               "draws anew": NEAREST | dict(data="edges2shoes", attr=("edges",))}),
     "photos": (range(1), {"smile": PHOTO} | {name: PHOTO | dict(attr=(name,)) for name in PHOTOS[1:]} | {
         "smile, male": PHOTO | dict(attr=("smile", "male"))}),
     "photo_seeds": (range(3), {"smile": PHOTO}),
