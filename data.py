@@ -4,8 +4,8 @@
     stream = pairs(train, batch=16, rng=torch.Generator().manual_seed(0))
     x, y, r = next(stream)  # r = +1: y smiles and x doesn't; -1: the other way round
 
-`faces` needs no file: it is drawn. `folder` takes two folders of your own pictures. The others, CelebA and the
-paper's, are read as they are published. Each is a function in the table DATASETS.
+`faces` needs no file: it is drawn. `folder` takes two folders of your own pictures. The others, CelebA and
+the paper's, are read as they are published. Each is a function in the table DATASETS.
 """
 
 import sys
@@ -81,7 +81,7 @@ def mirrored(x, rng):
 def load(name, attrs, size, root="", seed=0):
     """A data set of DATASETS at `size` x `size` pixels, with these attributes; root: the folder of its files.
 
-    Returns two Data, train and test: by its own partition, else 90 % and 10 %, by the seed (a folder: by names).
+    Returns two Data, train and test: its own partition, else 90 % and 10 % by the seed (a folder: by names).
     """
     if name not in DATASETS:
         own = f"for pictures of your own type --data folder --root {quote(name)}"

@@ -442,7 +442,7 @@ class Config:
 
 # "paper": Sec. 4, Tables 3, 4. Ours are steps, warmup, lam_id (in the warm-up nothing else ties G(x, v) to x)
 # and, in the code, R's first weights, D's real x and y, half the pairs in the penalty, mirroring, balance.
-# At 64 px it hardly learns; with --lr_r 1e-3 --lr_g 1e-3 --lam_gp 4 --gp_center 0 it does (study/README.md).
+# At 64 px it fails; --lr_r 1e-3 --lr_g 1e-3 --lr_decay_start 0.2 --lam_gp 4 --gp_center 0 make it learn.
 PRESETS = {
     "small": {},
     "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),

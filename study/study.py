@@ -549,6 +549,8 @@ OF_TABLE2 = "aas ssim_score frechet_resnet18"
 SSIM = "paper: SSIM score", {"smile": ".0030", "male": ".0077", "mouth_open": ".0017", "cheekbones": ".0028"}
 FID = "paper: SSIM, FID", {"TRIP": ".0030, 10.19", "fn": ".0122, 41.48", "rcgan": ".0084, 398.05",
                            "relgan": ".0512, 10.92"}
+LFWA = FID[0], {"smile": ".0001, 22.25", "frown": ".0005, 23.65", "fn": ".0065, 12.58",
+                "rcgan": ".0079, 425.59"}
 AAS = "paper: AAS, SSIM, FID", {  # (our default has no L_gan)
     "default": "98.47, .0058, 78.08", "with L_gan": "97.69, .0030, 10.19", "no L_rank": "9.73, .0000151, 29",
     "lambda = 0": "55.7, .0011, 8.55", "CLS": "92.37, .0163, 11.33"}
@@ -558,6 +560,7 @@ OF_PHOTOS = ("pair_accuracy real_plus gen_plus gen_minus gen_plus_std gen_minus_
 TABLES = {"ablation": (f"real_plus gen_plus {OF_TABLE2} true_linearity {TRUTH} outside_l1", *AAS),
           "photo_ablation": (f"{OF_TABLE2} gen_plus gen_minus ranker_pearson outside_l1", *AAS),
           "photos": (OF_PHOTOS, *SSIM),
+          "photo_lfwa": (f"pair_accuracy real_plus gen_plus gen_minus aas_judge {OF_TABLE2} recon_l1", *LFWA),
           **dict.fromkeys(("rivals", "photo_rivals"),
                           (f"{OF_TABLE2} recon_l1 outside_l1 {TRUTH}", *FID))}
 # column -> form, what the default run is to reach, what the paper has
@@ -616,6 +619,8 @@ def top_table(rows, photographs):
 
 
 HELD, PART, FAILS, NO = "holds", "in part", "fails", "cannot be measured here"
+NEARLY = ("R {real_plus:+.2f}, {gen_plus:+.2f}, {gen_minus:+.2f}; AAS {aas:.1f}", "+1, +.5, -.5; 97.69",
+          lambda m: HELD if m["aas"] > 97 and m["real_plus"] > 0.9 else PART if m["aas"] > 90 else FAILS)
 # what the paper says; group and variant; what they say here, {column}: the mean over seeds; the paper's
 # number; and whether it holds, a function of the means
 PAPER_SAYS = [
@@ -656,20 +661,22 @@ PAPER_SAYS = [
      lambda m: HELD if m["frechet_resnet18"] > 20 else FAILS),
     ("Table 2: CLS is uneven; AAS, SSIM score", "ablation", "CLS", "{aas:.1f}, {ssim_score:.4f}",
      "92.37, .0163", lambda m: HELD if m["ssim_score"] > 0.012 else FAILS),
-    ("Fig. 12, Table 1: LFWA, smile; SSIM score", "photo_lfwa", "smile",
-     "{ssim_score:.4f}; R of real pairs {real_plus:+.2f}, of generated {gen_plus:+.2f}, {gen_minus:+.2f}",
-     ".0001", lambda m: HELD if m["ssim_score"] < 0.0005 else PART),
-    ("the same, frown", "photo_lfwa", "frown",
-     "{ssim_score:.4f}; R of real pairs {real_plus:+.2f}, of generated {gen_plus:+.2f}, {gen_minus:+.2f}",
-     ".0005", lambda m: HELD if m["ssim_score"] < 0.0008 else PART),
+    ("Fig. 12, Table 1: LFWA, smile; AAS, SSIM score", "photo_lfwa", "smile", "{aas:.1f}, {ssim_score:.4f}",
+     "> 95, .0001", lambda m: HELD if m["ssim_score"] < 0.0005 else PART),
+    ("the same, frown", "photo_lfwa", "frown", "{aas:.1f}, {ssim_score:.4f}",
+     "> 95, .0005", lambda m: HELD if m["ssim_score"] < 0.0008 else PART),
+    ("the same, smile, by Fader Networks", "photo_lfwa", "fn", "{aas:.1f}, {ssim_score:.4f}",
+     "< 85, .0065", lambda m: HELD if m["aas"] < 95 else FAILS),
+    ("the same, smile, by RankCGAN", "photo_lfwa", "rcgan", "{aas:.1f}, {ssim_score:.4f}",
+     "> 95, .0079", lambda m: HELD if m["aas"] > 95 and m["ssim_score"] > 0.004 else PART),
     ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", "both ends seen; R {gen_plus:+.2f}, "
      "{gen_minus:+.2f}; SSIM score {ssim_score:.2f}", "seen",
      lambda m: HELD if m["ssim_score"] < 0.02 else PART if m["gen_plus"] > 0.3 else FAILS),
     ("Sec. 4's settings, to their end", "paper", "photographs", "R {real_plus:+.2f}, {gen_plus:+.2f}",
      "+1, +.5", lambda m: HELD if m["real_plus"] > 0.8 else FAILS),
-    ("the same, with higher rates and a weak penalty", "paper_nearest", "photographs", "R {real_plus:+.2f}, "
-     "{gen_plus:+.2f}, {gen_minus:+.2f}; AAS {aas:.1f}", "+1, +.5, -.5; 97.69",
-     lambda m: HELD if m["aas"] > 97 and m["real_plus"] > 0.9 else PART if m["aas"] > 90 else FAILS),
+    ("the same, with higher rates and a weak penalty", "paper_nearest", "photographs", *NEARLY),
+    ("and rates that fall", "paper_nearest", "falling rates", *NEARLY),
+    ("and on drawn faces", "paper_nearest", "drawn faces", *NEARLY),
     ("Table 1: FID of 30,000 pictures at 256 px", "", "", "needs a GPU", "10.19 (smile)", lambda m: NO)]
 
 
@@ -763,7 +770,7 @@ def draw(root="", large=""):
     for name, group, shown, kept in (
             ("samples.png", "claim", "default", "samples"), ("ranker.png", "claim", "default", "ranker"),
             ("paper_ranker.png", "paper", "photographs", "ranker"),
-            ("photos_paper.jpg", "paper_nearest", "photographs", "samples"),
+            ("photos_paper.jpg", "paper_nearest", "falling rates", "samples"),
             ("photos_lfwa.jpg", "photo_lfwa", "smile", "samples"),
             ("photos_shoes.jpg", "photo_shoes", "warps, adds paint", "samples")):
         made_by_run = run_folder(options_of(group)[shown], 0) / f"{kept}.png"
