@@ -619,6 +619,8 @@ def top_table(rows, photographs):
 
 
 HELD, PART, FAILS, NO = "holds", "in part", "fails", "cannot be measured here"
+SHOWN = ("R {gen_plus:+.2f}, {gen_minus:+.2f}; SSIM score {ssim_score:.2f}", "seen",
+         lambda m: HELD if m["ssim_score"] < 0.02 else PART if m["gen_plus"] > 0.3 else FAILS)
 NEARLY = ("R {real_plus:+.2f}, {gen_plus:+.2f}, {gen_minus:+.2f}; AAS {aas:.1f}", "+1, +.5, -.5; 97.69",
           lambda m: HELD if m["aas"] > 97 and m["real_plus"] > 0.9 else PART if m["aas"] > 90 else FAILS)
 # what the paper says; group and variant; what they say here, {column}: the mean over seeds; the paper's
@@ -669,9 +671,8 @@ PAPER_SAYS = [
      "< 85, .0065", lambda m: HELD if m["aas"] < 95 else FAILS),
     ("the same, smile, by RankCGAN", "photo_lfwa", "rcgan", "{aas:.1f}, {ssim_score:.4f}",
      "> 95, .0079", lambda m: HELD if m["aas"] > 95 and m["ssim_score"] > 0.004 else PART),
-    ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", "both ends seen; R {gen_plus:+.2f}, "
-     "{gen_minus:+.2f}; SSIM score {ssim_score:.2f}", "seen",
-     lambda m: HELD if m["ssim_score"] < 0.02 else PART if m["gen_plus"] > 0.3 else FAILS),
+    ("Fig. 16: shoes to edges", "photo_shoes", "warps, adds paint", *SHOWN),
+    ("the same, by Table 3's generator", "photo_shoes", "draws anew", *SHOWN),
     ("Sec. 4's settings, to their end", "paper", "photographs", "R {real_plus:+.2f}, {gen_plus:+.2f}",
      "+1, +.5", lambda m: HELD if m["real_plus"] > 0.8 else FAILS),
     ("the same, with higher rates and a weak penalty", "paper_nearest", "photographs", *NEARLY),
