@@ -130,7 +130,7 @@ def test_draw_fills_the_pages_and_touches_nothing_that_has_not_changed(tmp_path,
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_draw_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
+def test_draw_moves_the_claim_s_faces_where_its_run_is_and_takes_over_what_runs_have_drawn(tmp_path, monkeypatch):
     for name, value in (("PAGES", []), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
         monkeypatch.setattr(study, name, value)
     run = study.run_folder("", 0)
@@ -138,7 +138,10 @@ def test_draw_moves_the_claim_s_faces_where_its_run_is(tmp_path, monkeypatch):
     trip.save(trip.Run(trip.Config(**TINY)), run)
     for name in ("samples.png", "ranker.png"):
         (run / name).write_bytes(b"a picture")
+    picture(study.run_folder(study.options_of("photo_lfwa")["smile"], 0) / "samples.png", 7)
     study.main(["--draw"])
+    with Image.open(tmp_path / "photos_lfwa.jpg") as photographs:
+        assert photographs.format == "JPEG" and photographs.size == (40, 40)
     assert not (tmp_path / "dial.gif").exists()  # it was stopped
     (run / "summary.json").write_text("{}")
     study.main(["--draw"])
