@@ -130,7 +130,7 @@ def test_draw_fills_the_pages_and_touches_nothing_that_has_not_changed(tmp_path,
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_draw_moves_the_claim_s_faces_where_its_run_is_and_takes_over_what_runs_have_drawn(tmp_path, monkeypatch):
+def test_draw_moves_the_claim_s_faces_and_takes_over_figures_where_the_runs_are(tmp_path, monkeypatch):
     for name, value in (("PAGES", []), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
         monkeypatch.setattr(study, name, value)
     run = study.run_folder("", 0)
@@ -164,9 +164,9 @@ def test_photographs_are_drawn_of_people_whom_no_run_has_seen_and_at_their_own_s
         monkeypatch.setattr(study, name, tmp_path)
     (tmp_path / "pretrained" / "smile").mkdir(parents=True)
     run = trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=small))
-    for variant, _, options, _ in study.configs("photo_ablation"):
+    for options in study.options_of("photo_ablation").values():
         folder = study.run_folder(options, 0)
-        folder.mkdir(exist_ok=True)  # (of the other seed)
+        folder.mkdir()
         trip.save(run, folder)
         for name in ("ranker.png", "summary.json"):
             (folder / name).write_bytes(b"{}")
