@@ -273,7 +273,7 @@ class Run:
         adam = dict(betas=(0.5, 0.999), fused=self.device.type == "cuda")
         self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
         self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
-        self.warmup = min(c.warmup, c.steps // 4)  # iterations
+        self.warmup = round(c.warmup * c.steps)  # iterations
         own = np.random.SeedSequence((c.seed, team.number)).generate_state(1)[0]  # each process draws others
         self.rng = torch.Generator().manual_seed(int(own))  # all draws of training: pairs, v, shifts ...
         self.bf16 = self.device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -327,7 +327,7 @@ def ranker_step(run, x, y, r, fake):
             lams = c.lam, 4 * c.lam  # of two heads the second is the pair head: it must learn its 0 early
             heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), lams)
             each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
-            losses["ranker_rank"] = c.lam_rank * sum(each) / len(each)
+            losses["ranker_rank"] = sum(each) / len(each)
     x, fake = x[::2], fake[::2]  # (for the penalty every second pair is enough, and not shifted)
     a = uniform(run, len(x), 1, 1, 1)  # (in any case: then later draws are the same with and without it)
     if c.lam_gp:  # outside autocast: never in bf16
@@ -353,7 +353,7 @@ def generator_step(run, x, v, fake, x_warped):
             losses["generator_paint"] = c.lam_paint * identity_loss(x_warped, fake)
         if run.ranking:
             target = cls_target(v) if c.cls else v
-            losses["generator_rank"] = c.lam_rank * generator_rank_loss(R.rank(fx, ff), target)
+            losses["generator_rank"] = generator_rank_loss(R.rank(fx, ff), target)
             if c.lam_c:
                 losses["generator_cycle"] = c.lam_c * cycle_loss(x, G(fake, -v))
     if c.lam_o:
@@ -418,8 +418,7 @@ class Config:
     head: str = setting("both", "R's rank heads: score, pair, the mean of both, or Table 4's [paper]",
                         choices=("both", "score", "pair", "paper"))
     width: int = setting(32, "filters of R's first layer, and Table 3's; our G's has half [64]", 2, 1024)
-    warmup: int = setting(0, "iterations without ranking losses; at most STEPS / 4 [not given]", 0, 10 ** 9)
-    lam_rank: float = setting(1.0, "weight of the ranking losses, Eq. 5; 0: the ablation without them [1]")
+    warmup: float = setting(0.0, "share of STEPS before the ranking losses; 1: never [not given]", 0, 1)
     lam_c: float = setting(0.0, "weight of the cycle loss [2.5]")
     lam_gp: float = setting(0.0, "weight of D's gradient penalty [150]")
     gp_center: float = setting(0.0, "norm that it asks of D's gradient: 0 makes D smooth [1]")
@@ -446,7 +445,7 @@ class Config:
 PRESETS = {
     "small": {},
     "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),
-    "paper": dict(size=256, steps=12000, warmup=2000, batch=4, paper_generator=True, head="paper",
+    "paper": dict(size=256, steps=12000, warmup=0.1667, batch=4, paper_generator=True, head="paper",
                   width=64, shift=False, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
 

@@ -89,7 +89,7 @@ def main(argv):
     args = trip.parse(argv, "study/bench.py")
     if args.edit or args.resume:
         raise data.InputError("--edit, --resume: bench.py takes settings of a training only; leave these out")
-    c, device = replace(args.config, steps=10 ** 9, warmup=0), trip.choose_device(args.device)
+    c, device = replace(args.config, steps=10 ** 9, warmup=0.0), trip.choose_device(args.device)
     if len(c.attr) > len(data.FACE_ATTRS):
         raise data.InputError(f"--attr: at most {len(data.FACE_ATTRS)} here, for it draws its pictures")
     run = trip.Run(c, device)

@@ -54,7 +54,7 @@ DEFAULTS = {
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
 TRIPS = "width shift lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
-            "two-critics": [*TRIPS, "lam_rank", "lam_id", "lam_paint"],
+            "two-critics": [*TRIPS, "lam_id", "lam_paint"],
             "relgan": [*TRIPS, "lam_int", "lam_c", "lam_o", "mask"]}
 
 
@@ -274,12 +274,12 @@ class TwoCritics(Rival):
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}
         trip.update(D, self.opt_r, judged)
         fx, fy = ranker.features(seen[:2 * n]).chunk(2)
-        rank = {"ranker_rank": c.lam_rank * entropy(ranker.rank(fx, fy), (r + 1) / 2)}
+        rank = {"ranker_rank": entropy(ranker.rank(fx, fy), (r + 1) / 2)}
         trip.update(ranker, self.opt_r, rank)
         seen, (v_i, v_j) = trip.augmented(self, fake), v.chunk(2)
         order = ranker.rank(*ranker.features(seen).chunk(2))
         losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.discriminate(D.features(seen))),
-                  "generator_rank": c.lam_rank * entropy(order, (v_j >= v_i).float()),
+                  "generator_rank": entropy(order, (v_j >= v_i).float()),
                   "generator_identity": c.lam_id * trip.identity_loss(x2, fake),
                   "generator_paint": c.lam_paint * trip.identity_loss(x_warped, fake)}
         trip.update(G, self.opt_g, losses)

@@ -44,7 +44,7 @@ def test_the_papers_preset_has_the_settings_of_its_section_4():
     assert (c.size, c.batch, c.lr_g, c.lr_r) == (256, 4, 5e-5, 1e-5)
     assert (c.lam, c.lam_g, c.lam_c, c.lam_gp, c.lam_o) == (0.5, 0.5, 2.5, 150, 1e-6)
     assert (c.paper_generator, c.head, c.width, c.shift) == (True, "paper", 64, False)
-    assert (c.cls, c.lam_rank, c.gp_center) == (False, 1, 1)
+    assert (c.cls, c.gp_center) == (False, 1)
     run = trip.Run(trip.Config(**SMALL))
     assert all(opt.defaults["betas"] == (0.5, 0.999) for opt in (run.opt_g, run.opt_r))
 

@@ -19,7 +19,7 @@ import study  # noqa: E402
 import trip  # noqa: E402
 from miniatures import CELEBA, SMALL, celeba_hq, has as labelled, numbers, picture  # noqa: E402
 
-TINY = dict(size=32, steps=8, warmup=2, width=4, batch=4)
+TINY = dict(size=32, steps=8, warmup=0.25, width=4, batch=4)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ import trip  # noqa: E402
 
 FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json",
          "dial.html", "dial.gif"}
-TINY = "--size 32 --width 4 --batch 4 --warmup 2".split()
+TINY = "--size 32 --width 4 --batch 4 --warmup 0.25".split()
 
 
 def rng(seed=0):
@@ -619,11 +619,11 @@ def test_measurement_follows_the_papers_convention(smiles):
 
 def test_the_same_seed_gives_the_same_run_measured_or_not_and_another_seed_another(smiles):
     def end(seed):
-        run, records = trained_run(tiny_run(steps=3, warmup=1, seed=seed), smiles)
+        run, records = trained_run(tiny_run(steps=3, warmup=0.3, seed=seed), smiles)
         assert [record["step"] for record in records] == [1, 2, 3]
         return run.G.state_dict()
 
-    alone = tiny_run(steps=3, warmup=1, seed=0)
+    alone = tiny_run(steps=3, warmup=0.3, seed=0)
     c = alone.config
     assert len(list(trip.train(alone, data.pairs(smiles[0], c.batch, alone.rng)))) == 3
     assert same(alone.G.state_dict(), end(0)) and not same(alone.G.state_dict(), end(1))

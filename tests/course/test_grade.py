@@ -472,18 +472,18 @@ class ToyG(nn.Module):
         return self.g * x + v[:, :1, None, None]
 
 
-RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_rank": ("ranker_rank_loss", "lam_rank"),
+RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_rank": ("ranker_rank_loss", None),
                  "ranker_gp": ("gradient_penalty", "lam_gp")}
 GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
                     "generator_identity": ("identity_loss", "lam_id"),
                     "generator_paint": ("identity_loss of x_warped", "lam_paint"),
-                    "generator_rank": ("generator_rank_loss", "lam_rank"),
+                    "generator_rank": ("generator_rank_loss", None),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
 RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
 SPARED = {"ranker_gp", "generator_paint", "generator_cycle", "generator_orthogonal"}  # where their weight is 0
 WARPED = [20.0, 30.0]  # the numbers of x_warped: which of two calls of identity_loss is which
-WEIGHTS = dict(lam=0.25, lam_rank=3.0, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
+WEIGHTS = dict(lam=0.25, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
                lam_id=13.0, lam_paint=19.0)
 SIZE = 32  # of the pictures, says Config
 
@@ -736,11 +736,11 @@ def losses_have_their_weights(trip, plays, parts):
         expect_call(calls, function, case)
         heads = [calls[call] for call in (function, f"{function} of the second head") if call in calls]
         value = sum(head.value.detach() for head in heads) / len(heads)
-        expect(losses[name], WEIGHTS[weight] * value,
+        expect(losses[name], WEIGHTS.get(weight, 1) * value,
                f"{case}; {name}, where {function} gave {text(value)}{' on average' * (len(heads) > 1)} and "
-               f"{weight} = {WEIGHTS[weight]:g}",
+               f"{f'{weight} = {WEIGHTS[weight]:g}' if weight else 'it has no weight'}",
                {f"{other} on the wrong term": WEIGHTS[other] * value for other in WEIGHTS if other != weight}
-               | {f"{weight} left out": value})
+               | ({f"{weight} left out": value} if weight else {}))
 
 
 def the_warm_up_has_no_ranking_loss(trip, plays, parts):
