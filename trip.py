@@ -12,7 +12,7 @@ R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs
 to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
 One scores each picture by itself, and says about v of generated pairs; the other sees the pair, and learns to
 say 0 where one person is shown twice. So R says about r of real pairs, and v / 2 of generated ones. The rest
-of x stays: every changed pixel costs, and paint costs a second time. D keeps G's pictures real; by default it
+of x stays: every changed pixel costs, moves cost, and so does paint. D keeps G's pictures real; by default it
 is off (its weight is 0), as it finds little in pictures that are moved rather than drawn.
 
     paper           what it is                                      here
@@ -25,7 +25,7 @@ is off (its weight is 0), as it finds little in pictures that are moved rather t
     Eq. 6a, 6b      GAN losses of D, of the generator (off)         ranker_gan_loss, generator_gan_loss
     L_cycle         x -> G(x, v) -> x (off)                         cycle_loss
     L_gp, L_o       gradient penalty; orthogonal kernels (off)      gradient_penalty, orthogonal_penalty
-    (none)          change little, paint little                     identity_loss
+    (none)          change little, paint little; move little        identity_loss; generator_step
     Fig. 10         the players' total losses, a step of each       ranker_step, generator_step
     the algorithm   an iteration, and all of them                   train
     Sec. 4          settings                                        Config, PRESETS
@@ -117,15 +117,15 @@ class Generator(nn.Module):
             layer.weight.data *= scale
 
     def forward(self, x, v, parts=False):
-        """parts: return x warped, before paint is added, as well."""
+        """parts: return x warped, before paint is added, and flow (B, 2, H/4, W/4), in tenths, as well."""
         small, resize = x, nn.functional.interpolate
         if x.shape[2:] != (self.size, self.size):
             small = resize(x, (self.size, self.size), mode="bilinear", antialias=True)
         flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(small, v))
-        flow, paint = (resize(change, x.shape[2:], mode="bicubic") for change in (0.1 * flow, paint))
-        x_warped = warp(x, flow)
+        whole_flow, paint = (resize(change, x.shape[2:], mode="bicubic") for change in (0.1 * flow, paint))
+        x_warped = warp(x, whole_flow)
         picture = (x_warped + paint).clamp(-1, 1)
-        return (picture, x_warped) if parts else picture
+        return (picture, x_warped, flow) if parts else picture
 
     def changes(self, x, v):
         """What v_k multiplies: flow (B, K, 2, H/4, W/4), in tenths of warp's; paint (B, K, 3 or 1, H, W)."""
@@ -336,12 +336,11 @@ def ranker_step(run, x, y, r, fake):
     return losses
 
 
-def generator_step(run, x, v, fake, x_warped):
+def generator_step(run, x, v, fake, x_warped, flow):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
-    fake, x_warped: G(x, v), and x before paint is added, with their graph. Returns the weighted losses, whose
-    sum is the total: generator_gan, _identity; _rank and _cycle after the warm-up; _cycle, _paint and
-    _orthogonal if they have a weight.
+    fake, x_warped, flow: G(x, v) and its parts, with their graph. Returns the weighted losses, whose sum is
+    the total: generator_gan, _identity; _rank and _cycle after the warm-up; others if they have a weight.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
@@ -349,6 +348,8 @@ def generator_step(run, x, v, fake, x_warped):
         fx, ff = R.features(seen_x).detach(), R.features(seen_fake)  # (x needs no gradient)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.discriminate(ff)),
                   "generator_identity": c.lam_id * identity_loss(x, fake)}
+        if c.lam_flow:
+            losses["generator_flow"] = c.lam_flow * (flow ** 2).mean()
         if c.lam_paint:
             losses["generator_paint"] = c.lam_paint * identity_loss(x_warped, fake)
         if run.ranking:
@@ -381,9 +382,9 @@ def train(run, stream):
         x, y, r = next(stream)  # real pairs: y shows more than x where r = 1
         v = 2 * uniform(run, len(x), len(c.attr)) - 1  # v ~ U[-1, 1]
         with run.autocast():
-            fake, x_warped = run.G(x, v, parts=True)  # drawn once; both players use fake
+            fake, *parts = run.G(x, v, parts=True)  # drawn once; both players use fake
         losses = ranker_step(run, x, y, r, fake.detach())
-        losses |= generator_step(run, x, v, fake, x_warped)  # (asks the R that has just learned)
+        losses |= generator_step(run, x, v, fake, *parts)  # (asks the R that has just learned)
         run.step += 1
         yield losses
 
@@ -408,7 +409,8 @@ class Config:
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
     lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 4 x) [0.5]")
     lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
-    lam_id: float = setting(14.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_id: float = setting(10.0, "weight of the squared change G(x, v) - x [not in the paper]")
+    lam_flow: float = setting(6.0, "weight of the squared flow, tenths of half a picture [not in the paper]")
     lam_paint: float = setting(400.0, "weight of squared paint; 100 lets things appear [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
@@ -444,10 +446,10 @@ class Config:
 # At 64 px it fails; --lr_r 1e-3 --lr_g 1e-3 --lr_decay_start 0.2 --lam_gp 4 --gp_center 0 make it learn.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=2000, lam_id=35.0, lam_paint=30.0, grey=True),
+    "photo": dict(steps=2000, lam_id=35.0, lam_flow=0.0, lam_paint=30.0, grey=True),
     "paper": dict(size=256, steps=12000, warmup=0.1667, batch=4, paper_generator=True, head="paper",
                   width=64, shift=False, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
-                  lam_id=10.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
+                  lam_id=10.0, lam_flow=0.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
 
 
 # ============================================================================================================
@@ -517,7 +519,7 @@ class PaperGenerator(nn.Module):
             raise InputError(f"Table 3's generator draws {self.size} x {self.size} pixels, not "
                              f"{x.shape[3]} x {x.shape[2]}")
         picture = self.layers(condition(x, v)).float()  # (float: the layers may work in bf16)
-        return (picture, picture) if parts else picture  # (nothing is warped, nothing painted over)
+        return (picture, picture, x.new_zeros(1)) if parts else picture  # (no warp, and no paint over it)
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -327,8 +327,8 @@ def fig_changes(G, x):
     v, (h, w) = torch.ones(len(x), 1, device=x.device), x.shape[2:]
     with torch.no_grad():
         G.eval()
-        picture, warped = G(x, v, parts=True)
-        flow = 0.1 * G.changes(x, v)[0][:, 0].cpu()  # (N, 2, H/4, W/4); 2 is the whole width
+        picture, warped, flow = G(x, v, parts=True)
+    flow = 0.1 * flow.cpu()  # (N, 2, H/4, W/4); 2 is the whole width
     n = flow.shape[-1]
     ys, xs = np.mgrid[0:n, 0:n] * (h - 1) / (n - 1)
     for row, start, u, *others in zip(figure.subplots(len(x), 4, squeeze=False), x, flow, warped, picture):
@@ -543,7 +543,7 @@ def check_mix(answer):
 def check_iteration(answer):
     """Whether iteration(run, x, y, r) does to a run what one of trip.train does, rank losses only."""
     train, iteration = answer
-    only_ranks = dict(size=32, head="score", lam_id=0.0, lam_paint=0.0, shift=False)
+    only_ranks = dict(size=32, head="score", lam_id=0.0, lam_flow=0.0, lam_paint=0.0, shift=False)
     start, mine, theirs = (trip.Run(trip.Config(**only_ranks)) for _ in range(3))
     for run in (start, mine, theirs):
         run.G.paint.weight.data *= 100  # (so that generated pairs differ, and lambda counts)

@@ -268,7 +268,7 @@ class TwoCritics(Rival):
         """A step of D (Eq. 6a), of the ranker, on real pairs only, and of G, which is to order two v of x."""
         c, G, D, ranker, n = self.config, self.G, self.D, self.ranker, len(x)
         x2, v, mix = torch.cat([x, x]), 2 * trip.uniform(self, 2 * n, 1) - 1, trip.uniform(self, n, 1, 1, 1)
-        fake, x_warped = G(x2, v, parts=True)
+        fake, x_warped, _ = G(x2, v, parts=True)
         seen = trip.augmented(self, torch.cat([x, y, fake.detach()]))
         judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.discriminate(D.features(seen)).chunk(2)),
                   "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}

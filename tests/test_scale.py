@@ -87,9 +87,9 @@ def a_step(bf16):
     x, y = (torch.randn(2, 8, 3, 32, 32, generator=rng) / 2).tanh()
     v = 2 * torch.rand(8, 1, generator=rng) - 1
     with run.autocast():
-        fake, x_warped = run.G(x, v, parts=True)
+        fake, *parts = run.G(x, v, parts=True)
     losses = trip.ranker_step(run, x, y, v.sign(), fake.detach())
-    losses |= trip.generator_step(run, x, v, fake, x_warped)
+    losses |= trip.generator_step(run, x, v, fake, *parts)
     return losses, [torch.cat([p.grad.flatten() for p in net.parameters()]) for net in (run.R, run.G)], fake
 
 

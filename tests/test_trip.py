@@ -133,11 +133,11 @@ def steps(run, players="RG"):
     """The losses of an iteration, or of one player's step: {name: number}."""
     x, y = (numbers(2, 4, 3, 32, 32) / 3).tanh()
     v = column(-1.0, -0.4, 0.3, 1.0)
-    (fake, x_warped), losses = run.G(x, v, parts=True), {}
+    (fake, *parts), losses = run.G(x, v, parts=True), {}
     if "R" in players:
         losses |= trip.ranker_step(run, x, y, v.sign(), fake.detach())
     if "G" in players:
-        losses |= trip.generator_step(run, x, v, fake, x_warped)
+        losses |= trip.generator_step(run, x, v, fake, *parts)
     return {name: loss.item() for name, loss in losses.items()}
 
 
@@ -289,9 +289,10 @@ def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v
     G.first.weight.data[:, 3:] = 0  # cut off from v, the layers draw one change, which v scales
     assert changes_alike() == [True, True]
     v = rows(0.5, -0.25)
-    picture, x_warped = G(x, v, parts=True)
+    picture, x_warped, its_flow = G(x, v, parts=True)
     flow, paint = (0.5 * change[:, 0] - 0.25 * change[:, 1] for change in G.changes(x, v))
-    assert flow.shape == (3, 2, 8, 8) and torch.equal(picture, G(x, v))
+    assert its_flow.shape == (3, 2, 8, 8) and torch.equal(picture, G(x, v))
+    assert torch.allclose(its_flow, flow, atol=1e-6)
     assert paint.shape == (3, 1 if grey else 3, 32, 32)
     flow = nn.functional.interpolate(0.1 * flow, (32, 32), mode="bicubic")
     assert torch.allclose(x_warped, trip.warp(x, flow), atol=1e-5)

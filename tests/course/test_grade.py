@@ -476,15 +476,18 @@ RANKER_LOSSES = {"ranker_gan": ("ranker_gan_loss", "lam_g"), "ranker_rank": ("ra
                  "ranker_gp": ("gradient_penalty", "lam_gp")}
 GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
                     "generator_identity": ("identity_loss", "lam_id"),
+                    "generator_flow": (None, "lam_flow"),
                     "generator_paint": ("identity_loss of x_warped", "lam_paint"),
                     "generator_rank": ("generator_rank_loss", None),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
 RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
-SPARED = {"ranker_gp", "generator_paint", "generator_cycle", "generator_orthogonal"}  # where their weight is 0
+SPARED = {"ranker_gp", "generator_flow", "generator_paint", "generator_cycle",
+          "generator_orthogonal"}  # where their weight is 0
 WARPED = [20.0, 30.0]  # the numbers of x_warped: which of two calls of identity_loss is which
+FLOW = 3.0  # all of its numbers
 WEIGHTS = dict(lam=0.25, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
-               lam_id=13.0, lam_paint=19.0)
+               lam_id=13.0, lam_flow=17.0, lam_paint=19.0)
 SIZE = 32  # of the pictures, says Config
 
 
@@ -655,10 +658,12 @@ def generator_plays(trip, ranking=True, **settings):
         x, v = pictures(1.0, 2.0), torch.tensor([[0.5], [-1.0]])
         fake = run.G(x, v)
         x_warped = pictures(*WARPED) + fake - fake.detach()  # (with its graph, as G makes it)
-        return trip.generator_step(run, x, v, fake, x_warped)
+        flow = FLOW * run.G.g.expand(2, 2, 8, 8)
+        return trip.generator_step(run, x, v, fake, x_warped, flow)
 
     return (*play(trip, stand_ins, step, ranking, **settings),
-            f"x = 1 and 2, v = 0.5 and -1, fake = G(x, v) = x + v = 1.5 and 1, run.ranking = {ranking}")
+            f"x = 1 and 2, v = 0.5 and -1, fake = G(x, v) = x + v = 1.5 and 1, flow = {FLOW:g}, "
+            f"run.ranking = {ranking}")
 
 
 @grades("trip.generator_step")
@@ -717,11 +722,12 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
     expect_names(losses, GENERATOR_LOSSES, case)
     # the stand-ins' slopes by g: fake goes by x, 1.5 on average, back by fake + g x = 2.5 and 3, so 2.75
     by_g = {"generator_gan": 1.5, "generator_identity": 1.5, "generator_paint": 3.0, "generator_rank": 1.5,
-            "generator_cycle": 2.75, "generator_orthogonal": 1.0}
-    weights = {name: (loss / expect_call(calls, GENERATOR_LOSSES[name][0], case).value).item()
+            "generator_cycle": 2.75, "generator_orthogonal": 1.0, "generator_flow": 2 * FLOW ** 2}
+    weights = {name: loss.item() / given(calls, GENERATOR_LOSSES[name][0], case)
                for name, loss in losses.items()}
     lost = {"fake detached for both heads of R": 1.5 * (weights["generator_gan"] + weights["generator_rank"]),
             "x_warped detached": 1.5 * weights["generator_paint"],
+            "flow detached": 2 * FLOW ** 2 * weights["generator_flow"],
             "fake detached on the way back": 1.5 * weights["generator_cycle"],
             "a way back without a gradient": 1.25 * weights["generator_cycle"]}
     expect_move(run.G.g, {name: weight * by_g[name] for name, weight in weights.items()}, lost,
@@ -729,15 +735,22 @@ def the_generators_step_moves_the_generator_down_the_sum_of_its_losses(trip):
                 f"the generator's parameter g in G(x, v) = g x + v, 1 before")
 
 
+def given(calls, function, case):
+    """What a loss gave without its weight, a mean over the heads; function None: the flow's mean square."""
+    if function is None:
+        return FLOW ** 2
+    expect_call(calls, function, case)
+    heads = [calls[call] for call in (function, f"{function} of the second head") if call in calls]
+    return sum(head.value.detach() for head in heads).item() / len(heads)
+
+
 def losses_have_their_weights(trip, plays, parts):
     _, losses, calls, case = plays(trip)
     expect_names(losses, parts, case)
     for name, (function, weight) in parts.items():
-        expect_call(calls, function, case)
-        heads = [calls[call] for call in (function, f"{function} of the second head") if call in calls]
-        value = sum(head.value.detach() for head in heads) / len(heads)
+        value = given(calls, function, case)
         expect(losses[name], WEIGHTS.get(weight, 1) * value,
-               f"{case}; {name}, where {function} gave {text(value)}{' on average' * (len(heads) > 1)} and "
+               f"{case}; {name}, where {function or 'the mean square'} gave {text(value)} on average and "
                f"{f'{weight} = {WEIGHTS[weight]:g}' if weight else 'it has no weight'}",
                {f"{other} on the wrong term": WEIGHTS[other] * value for other in WEIGHTS if other != weight}
                | ({f"{weight} left out": value} if weight else {}))
