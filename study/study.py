@@ -64,8 +64,7 @@ GROUPS = {
     "ablation": (range(3), TABLE2 | {
         "score head alone": dict(head="score"), "pair head alone": dict(head="pair"),
         "no price on change": dict(lam_id=0.0), "no price on flow": dict(lam_flow=0.0),
-        "no price on paint": dict(lam_paint=0.0),
-        "no shift": dict(shift=False), "constant rates": dict(lr_decay_start=1.0)}),
+        "no price on paint": dict(lam_paint=0.0)}),
     "paper": (range(1), {"photographs": PAPER | dict(data="celeba-hq")}),
     "paper_nearest": (range(1), {
         "photographs": NEAREST | dict(data="celeba-hq"),
