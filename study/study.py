@@ -52,8 +52,8 @@ METRICS = ev.METRICS
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
 PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
 NEAREST = PAPER | dict(width=16, steps=3000, lam_gp=4.0, gp_center=0.0, lr_g=1e-3, lr_r=1e-3)
-SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_flow=0.0, lam_paint=0.0, data="edges2shoes", attr=("edges",), steps=3000,
-             head="score", lam_id=0.5)
+SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_flow=0.0, lam_paint=0.0, data="edges2shoes", attr=("edges",),
+             steps=3000, head="score", lam_id=0.5)
 TABLE2 = {"default": {}, "with L_gan": dict(lam_g=2.0, lam_gp=4.0), "no L_rank": dict(warmup=1.0),
           "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
 # group -> seeds, and variant -> what it changes
