@@ -13,6 +13,7 @@ if sys.version_info < (3, 10):
     sys.exit("TRIP needs Python 3.10 or newer, not " + sys.version.split()[0])
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -91,7 +92,7 @@ def load(name, attrs, size, root="", seed=0):
     if layout and not root:
         raise InputError(f"--data {name} needs --root: the folder that holds {layout}")
     if root and not Path(root).is_dir():
-        raise InputError(f"--root {root}: there is no such folder; give the one with the files of {name}")
+        raise InputError(f"--root {root}: there is no such folder; {name} needs {layout or 'none'}")
     if root and not layout:
         print(f"note: --data {name} needs no files: --root {root} is not looked at")
     try:
@@ -136,7 +137,7 @@ def identities(things):
 def held_out(names, has):
     """10 % of the pictures for the test part, at least two of each class: bool (N,). has: bool (N,).
 
-    Its name decides of each by itself, so none changes its part when others come.
+    Its name decides of each by itself, so no training picture is held out when others come.
     """
     places = identities(names) / 2 ** 64 + 0.5  # uniform in [0, 1)
     second = [np.sort(places[has == label])[:2][-1] for label in (False, True)]
@@ -391,6 +392,7 @@ def alone(out):
                 for folder in made:
                     folder.rmdir()  # (empty if nothing came of it)
 
+
 @contextmanager
 def naming(path):
     """An OSError within it, a full disk's, say, names the path."""
@@ -535,26 +537,26 @@ def decode(path, sources, size, chunk=256):
     n, tell, note = len(sources), teller(), path.with_suffix(".json")
     shape, done, broken = (n, 3, size, size), 0, {}
     with suppress(OSError, ValueError, TypeError):
-        if path.stat().st_size == np.prod(shape):
+        if path.stat().st_size == math.prod(shape):
             done, broken = json.loads(note.read_text())
     if done < n:
         for old in {*path.parent.glob(path.stem[:-12] + "*.raw")} - {path}:  # of other pictures, or a part
             with suppress(OSError):  # (Windows removes none in use)
                 old.unlink()
                 old.with_suffix(".json").unlink()
-        free, needed = shutil.disk_usage(path.parent).free // 1e6, np.prod(shape) * (1 - done / n) // 1e6 + 1
+        free, needed = shutil.disk_usage(path.parent).free // 1e6, math.prod(shape) * (1 - done / n) // 1e6 + 1
         if free < needed:
             raise InputError(f"{path.parent}: {needed:.0f} MB are needed, {free:.0f} are free; make room")
         try:
             with open(path, "ab") as file:
-                file.truncate(np.prod(shape))
+                file.truncate(math.prod(shape))
         except OSError as error:
             raise InputError(f"{path.parent}: cannot write there ({error.strerror}), where resized pictures "
                              f"are kept; give a copy as --root") from None
     with ThreadPoolExecutor() as pool:  # Pillow works outside the interpreter's lock
         while done < n:
             some = [pool.submit(read_picture, file, size, half) for file, half in sources[done:done + chunk]]
-            at, good = (done - len(broken)) * np.prod(shape[1:]), []
+            at, good = (done - len(broken)) * math.prod(shape[1:]), []
             for place, picture in enumerate(some, done):
                 try:
                     good.append(picture.result().numpy().tobytes())

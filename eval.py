@@ -46,7 +46,6 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
 
 import data
 from data import InputError
@@ -149,22 +148,22 @@ def measure(G, R, x, labels):
     return outputs, row | {"recon_l1": (x[some] - back).abs().mean().item()}
 
 
-def fit(run, losses, test_data, save=lambda: None, measure=None):
+def fit(run, losses, test_data, save=lambda: None, look=None):
     """Train to the end, measured on held-out pictures now and then. Yields a record of each iteration.
 
     losses: trip.train(run, ...), dicts of tensors. save: called at the start, every SAVE_EVERY iterations and
-    at the end. measure: (x, labels) -> outputs, row; None: `measure` of the run's G and R. A record has
+    at the end. look: (x, labels) -> outputs, row; None: `measure` of the run's G and R. A record has
     `step`, the losses and, 50 times in a run, the row. run.log keeps history (rows, with the losses' means
     since the last one), snapshots (R's outputs at the start, after EARLY iterations of ranking, at the end)
     and seconds. Raises Diverged where a loss is not finite.
     """
-    c, log, measure = run.config, run.log, measure or functools.partial(globals()["measure"], run.G, run.R)
+    c, log, look = run.config, run.log, look or functools.partial(measure, run.G, run.R)
     log |= copy.deepcopy(EMPTY_LOG) | log
     held_out = evaluation_batch(test_data, run.device)
     early = run.warmup + min(EARLY, (c.steps - run.warmup) // 10)
     moments = {early: "early", 0: "start", c.steps: "end"}
     if run.step == 0:
-        log["snapshots"]["start"] = measure(*held_out)[0]
+        log["snapshots"]["start"] = look(*held_out)[0]
     if run.step in (0, c.steps):
         save()
     started = time.perf_counter()
@@ -176,7 +175,7 @@ def fit(run, losses, test_data, save=lambda: None, measure=None):
         if measuring or saving or run.step % 10 == 0:  # (not always: a GPU would be waited for)
             add_up(log, run.step)
         if measuring:
-            outputs, row = measure(*held_out)
+            outputs, row = look(*held_out)
             if run.step in moments:
                 log["snapshots"][moments[run.step]] = outputs
             means = {name: total / count for name, (total, count) in log["sums"].items()}
@@ -306,9 +305,10 @@ def edit(run, out, images, strengths=None, crop=None):
     c, K = run.config, len(run.config.attr)
     images = list(dict.fromkeys(images))
     if strengths is None:
-        rows = [[u if i == k else 0.0 for i in range(K)] for k in range(K) for u in LEVELS]
+        rows = [tuple(u if i == k else 0.0 for i in range(K)) for k in range(K) for u in LEVELS]
     else:
-        rows = [*map(list, dict.fromkeys(tuple(strength(text, K)) for text in strengths))]
+        rows = [strength(text, K) for text in strengths]
+    rows = list(dict.fromkeys(rows))
     found = [(path, square) for path in images for square in squares(path, crop, framed(c))]
     side = max(c.size, min(256, max(square[2] for _, square in found)))  # of the strip's pictures
     if c.paper_generator:
@@ -498,7 +498,7 @@ def strength(text, K):
         v = []
     if len(v) != K or not all(-100 <= u <= 100 for u in v):
         raise InputError(f"--v {text.strip()}: a strength is like {','.join(['0.5'] * K)} here")
-    return [u + 0.0 for u in v]  # (no -0.0)
+    return tuple(u + 0.0 for u in v)  # (no -0.0)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -645,6 +645,7 @@ def judge(kind, make, train, device, folder, *about):
 
 def classifier(train_data, device, tell, folder, steps=None):
     """AAS's judge: a ResNet-18, trained from nothing on the training part. (N, 3, H, W) -> (N, K) logits."""
+    from torchvision.models import resnet18  # (not above: `trip.py --help` would take twice the time)
     pictures, labels, loss = train_data.images, train_data.labels, F.binary_cross_entropy_with_logits
     steps = steps or (1500 if train_data.person is None else 200)  # drawn faces are soon told apart
     some = pictures[::max(1, len(pictures) // 500)]

@@ -5,9 +5,9 @@
     python trip.py --attr smile --edit me.png --v -1 -0.5 0 0.5 1  apply it to a picture
     python trip.py --help                                          every setting, with its default
 
-There are three players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
-The ranker R(x, y) says how much more of it face y shows than face x. The discriminator D(x) says whether x is
-a real picture. R and D share a stack of features F and an optimiser: names with `ranker_` are of both.
+There are two players. The generator G(x, v) gives face x more (v > 0) or less (v < 0) of a smile.
+The ranker R(x, y) says how much more of it face y shows than face x. A third, the discriminator D(x), says
+whether x is a real picture, by R's features F: `ranker_step`, `opt_r` and `lr_r` are of both.
 R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs (x, G(x, v)), while G wants
 to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
 One scores each picture by itself, and says about v of generated pairs; the other sees the pair, and learns to
@@ -118,13 +118,12 @@ class Generator(nn.Module):
 
     def forward(self, x, v, parts=False):
         """parts: return x warped, before paint is added, and flow (B, 2, H/4, W/4), in tenths, as well."""
-        small, resize = x, nn.functional.interpolate
-        if x.shape[2:] != (self.size, self.size):
-            small = resize(x, (self.size, self.size), mode="bilinear", antialias=True)
+        resize = nn.functional.interpolate
+        small = x if x.shape[2:] == (self.size, self.size) else resize(
+            x, (self.size, self.size), mode="bilinear", antialias=True)
         flow, paint = ((v[:, :, None, None, None] * change).sum(1) for change in self.changes(small, v))
-        whole_flow, paint = (resize(change, x.shape[2:], mode="bicubic") for change in (0.1 * flow, paint))
-        x_warped = warp(x, whole_flow)
-        picture = (x_warped + paint).clamp(-1, 1)
+        x_warped = warp(x, resize(0.1 * flow, x.shape[2:], mode="bicubic"))
+        picture = (x_warped + resize(paint, x.shape[2:], mode="bicubic")).clamp(-1, 1)
         return (picture, x_warped, flow) if parts else picture
 
     def changes(self, x, v):
@@ -250,8 +249,8 @@ def orthogonal_penalty(net):
     total = 0
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            w = layer.weight.transpose(0, int(isinstance(layer, nn.ConvTranspose2d))).flatten(1)  # (out, ...)
-            gram = w @ w.T
+            w = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+            gram = w.flatten(1) @ w.flatten(1).T  # (out, out)
             total = total + (gram ** 2).sum() - (gram.diagonal() ** 2).sum()
     return total
 
@@ -282,7 +281,7 @@ class Run:
     @property
     def ranking(self):
         """Whether the warm-up is over and the ranking losses are on."""
-        return self.step >= self.warmup
+        return self.config.warmup < 1 and self.step >= self.warmup
 
     def autocast(self):
         """Within it the networks compute in bf16 on a GPU that has it; what the heads say is float."""
@@ -295,10 +294,10 @@ def uniform(run, *shape):
 
 
 def augmented(run, x):
-    """What R sees of x (B, 3, H, W): all shifted alike by some pixels, so that patterns that fit the grid of
-    R's strides gain nothing (DiffAugment, Zhao et al. 2020).
+    """What R sees of x (B, 3, H, W): with `shift` all moved alike by some pixels, so that patterns that fit
+    the grid of R's strides gain nothing (DiffAugment, Zhao et al. 2020).
     """
-    s, (h, w) = run.config.size // 20 if run.config.shift else 0, x.shape[2:]  # s: pixels
+    s, (h, w) = run.config.size // 20 * run.config.shift, x.shape[2:]  # s: pixels
     dx, dy = torch.randint(2 * s + 1, (2,), generator=run.rng).tolist()
     return nn.functional.pad(x, (s, s, s, s), mode="replicate")[:, :, dy:dy + h, dx:dx + w]
 
@@ -315,8 +314,9 @@ def update(net, optimizer, losses):
 def ranker_step(run, x, y, r, fake):
     """One step of R and D: each rank head learns r of (x, y), 0 of (x, fake); D 1 of x and y, 0 of fake.
 
-    fake: G(x, v), detached. Returns the weighted losses by name, whose sum is the total loss: ranker_gan;
-    after the warm-up ranker_rank; and ranker_gp if it has a weight.
+    fake: G(x, v), detached. Of two heads the second, which sees the pair, has 4 lambda: it must learn its 0
+    early. Returns the weighted losses by name, whose sum is the total: ranker_gan; after the warm-up
+    ranker_rank; and ranker_gp if it has a weight.
     """
     c, R = run.config, run.R
     with run.autocast():
@@ -324,14 +324,12 @@ def ranker_step(run, x, y, r, fake):
         d_real, d_fake = R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)
         losses = {"ranker_gan": c.lam_g * ranker_gan_loss(d_real, d_fake)}
         if run.ranking:
-            lams = c.lam, 4 * c.lam  # of two heads the second is the pair head: it must learn its 0 early
-            heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), lams)
+            heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), (c.lam, 4 * c.lam))
             each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
             losses["ranker_rank"] = sum(each) / len(each)
-    x, fake = x[::2], fake[::2]  # (for the penalty every second pair is enough, and not shifted)
-    a = uniform(run, len(x), 1, 1, 1)  # (in any case: then later draws are the same with and without it)
-    if c.lam_gp:  # outside autocast: never in bf16
-        losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x, fake, a, c.gp_center)
+    a = uniform(run, len(x[::2]), 1, 1, 1)  # (in any case: later draws are the same with and without it)
+    if c.lam_gp:  # of every second pair, not shifted; outside autocast: never in bf16
+        losses["ranker_gp"] = c.lam_gp * gradient_penalty(R, x[::2], fake[::2], a, c.gp_center)
     update(R, run.opt_r, losses)
     return losses
 
@@ -340,18 +338,16 @@ def generator_step(run, x, v, fake, x_warped, flow):
     """One step of the generator (Fig. 10): R(x, fake) goes to v (`cls`: sign(v)), D(fake) to 1, fake to x.
 
     fake, x_warped, flow: G(x, v) and its parts, with their graph. Returns the weighted losses, whose sum is
-    the total: generator_gan, _identity; _rank and _cycle after the warm-up; others if they have a weight.
+    the total: generator_gan, _identity, _flow, _paint; after the warm-up _rank; _cycle, _orthogonal if on.
     """
     c, G, R = run.config, run.G, run.R
     with run.autocast():
         seen_x, seen_fake = augmented(run, torch.cat([x, fake])).chunk(2)
         fx, ff = R.features(seen_x).detach(), R.features(seen_fake)  # (x needs no gradient)
         losses = {"generator_gan": c.lam_g * generator_gan_loss(R.discriminate(ff)),
-                  "generator_identity": c.lam_id * identity_loss(x, fake)}
-        if c.lam_flow:
-            losses["generator_flow"] = c.lam_flow * (flow ** 2).mean()
-        if c.lam_paint:
-            losses["generator_paint"] = c.lam_paint * identity_loss(x_warped, fake)
+                  "generator_identity": c.lam_id * identity_loss(x, fake),
+                  "generator_flow": c.lam_flow * (flow ** 2).mean(),
+                  "generator_paint": c.lam_paint * identity_loss(x_warped, fake)}
         if run.ranking:
             target = cls_target(v) if c.cls else v
             losses["generator_rank"] = generator_rank_loss(R.rank(fx, ff), target)
@@ -411,7 +407,7 @@ class Config:
     lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(10.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_flow: float = setting(6.0, "weight of the squared flow, tenths of half a picture [not in the paper]")
-    lam_paint: float = setting(400.0, "weight of squared paint; 100 lets things appear [not in the paper]")
+    lam_paint: float = setting(400.0, "weight of squared paint; 50 lets things appear [not in the paper]")
     lr_g: float = setting(7e-4, "Adam's learning rate for G [5e-5]")
     lr_r: float = setting(1.2e-3, "Adam's learning rate for R [1e-5]")
     # what a first reading can leave out: the networks (Tables 3 and 4), the fine print of losses and rates
@@ -435,7 +431,7 @@ class Config:
             value, (low, high, choices) = getattr(self, f.name), f.metadata["bounds"]
             if choices and value not in choices:
                 raise InputError(f"--{f.name} {value}: must be one of {as_typed(choices)}")
-            kind, number = ((int, float), True) if f.type is float else (f.type, f.type is int)
+            kind, number = (int, float) if f.type is float else f.type, f.type in (int, float)
             if not isinstance(value, kind) or number and not low <= value <= high:  # (as nan is not)
                 what = f"a number from {low} to {high}" if number else f"of type {kind.__name__}"
                 raise InputError(f"--{f.name} {value}: must be {what}")
@@ -575,10 +571,6 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
             if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
                 state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
-        like = {"warmup": 0, "step": 0, "log": {}} | eval.EMPTY_LOG
-        found = like | {name: state[name] for name in NOTES} | state["log"]
-        if [type(found[name]) for name in like] != [*map(type, like.values())] or state["step"] < 0:
-            raise ValueError(f"{', '.join(NOTES)} are of other types")
         vars(run).update({name: state[name] for name in NOTES})
         run.processes = len(state["rng"])
         run.rng.set_state(state["rng"][min(team.number, run.processes - 1)])
@@ -699,14 +691,15 @@ def in_words(error):
     """A mistake, or the machine's limits, in one line for the person; raises what is neither."""
     first = os.environ.get("RANK", "0") == "0"  # the others were asked alike, or end because one has ended
     if isinstance(error, InputError):
-        return first and error
+        return error if first else None
     if isinstance(error, OSError):  # a full disk, a folder in a file's place ...
         return f"{error}; look there, or name another folder"
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):
         return "not enough memory; take a smaller --size, --batch or --width, or --edit picture"
     if team.size == 1:
         raise error
-    return first and f"another process has ended, so all do ({in_a_line(error)}); go on with --resume"
+    ended = f"another process has ended, so all do ({in_a_line(error)}); go on with --resume"
+    return ended if first else None
 
 
 def program(name):
@@ -760,7 +753,7 @@ def parse(argv, prog="trip.py"):
         settings.add_argument(f"--{f.name}", default=argparse.SUPPRESS, **kind,
                               help=f"{f.metadata['help']} (default: {as_typed(f.default) or 'none'})")
     number = r"[-+]?[\d.]+(e[-+]?\d+)?"  # -1,0 and -1e-3 are no options: a space hides them from argparse
-    argv = [" " + a if re.fullmatch(f"-(?=.*[,e]){number}(,{number})*", a) else a for a in argv]
+    argv = [" " + a if re.fullmatch(f"(?i)-(?=.*[,e]){number}(,{number})*", a) else a for a in argv]
     args = made.parse_args(argv)
     if (args.v or args.crop) and not args.edit:
         raise InputError("--v and --crop say how to --edit a picture: name one, as in --edit me.jpg")

@@ -463,7 +463,7 @@ def main(argv):
         print(f"{c.rival}: {c.data}, {trip.as_typed(c.attr)}; {run.device}; results, at the end: {out}")
         try:
             tell = eval.progress(run)
-            for record in eval.fit(run, run.train(train_data), test_data, measure=run.measure):
+            for record in eval.fit(run, run.train(train_data), test_data, look=run.measure):
                 tell(record)
             trip.save(run, out, run.nets)
         except eval.Diverged as error:

@@ -470,11 +470,11 @@ def test_a_disk_too_small_is_told_before(tmp_path, monkeypatch, fake):
 
 
 FULL = """
-import resource, sys
+import resource, sys, types
 sys.path.insert(0, {here!r})
 import data
 resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))  # as a disk that is full then
-data.np.prod = lambda shape: 1000  # (else the file is not even begun)
+data.math = types.SimpleNamespace(prod=lambda shape: 1000)  # (else the file is not even begun)
 data.load("folder", ["smiling"], 64, "root")
 """
 
@@ -632,7 +632,7 @@ def test_edit_keeps_apart_what_is_not_the_same(vivid, tmp_path):
     photograph(me, 60, 60)
     assert vivid(me, "--v", "1") == 0
     once = pixels(edit / "me_v+1.00.png")
-    assert vivid(me, tmp_path / "." / "me.png", "--v", "1", "1.0", "-1e-3", "-0", "0.333", "0.334") == 0
+    assert vivid(me, tmp_path / "." / "me.png", "--v", "1", "1.0", "-1E-3", "-0", "0.333", "0.334") == 0
     assert np.array_equal(pixels(edit / "me_v+1.00.png"), once)  # not twice
     names = {f"me_v{v}.png" for v in ("+1.00", "-0.001", "+0.00", "+0.333", "+0.334")}
     assert set(os.listdir(edit)) == names

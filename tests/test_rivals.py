@@ -310,7 +310,7 @@ def test_a_dial_of_strength_makes_a_jump_and_a_large_std_at_0_but_not_within_the
 def made_up():
     """Lines of study_rivals.csv: TRIP's dial is a line, FN's a step, RelGAN's stands."""
     V = eval.V
-    curves = {"TRIP": 0.5 * V, "fn": 0.5 * np.sign(V), "relgan": 0 * V, "relgan --mask": V}
+    curves = {"TRIP": 0.5 * V, "fn": 0.5 * np.sign(V), "relgan": 0 * V}
     return [dict(group="rivals", variant=variant, seed=seed, judge=judge, coding=coding, v=v, mean=mean,
                  std=0.1, within=0.05, l1=0.01)
             for variant, means in curves.items() for seed in (0.0, 1.0) for judge in rivals.RANKERS
@@ -327,9 +327,9 @@ def test_the_figure_of_both_rankers_shows_each_dial_in_its_codings():
 def test_the_study_trains_and_judges_rivals_once(tmp_path, monkeypatch, faces, capsys):
     tiny = SMALL | dict(width=4)
     monkeypatch.setattr(study, "GROUPS", {
-        "claim": ([0], {"default": tiny}),
-        "rivals": ([0], {"TRIP": tiny, "lambda = 0": tiny | dict(lam=0.0),
-                         "fn": dict(rival="fn") | TINY["fn"]})})
+        "claim": study.each(1, {"default": tiny}),
+        "rivals": study.each(1, {"TRIP": tiny, "lambda = 0": tiny | dict(lam=0.0),
+                                 "fn": dict(rival="fn") | TINY["fn"]})})
     monkeypatch.setattr(study, "METRICS", ("preservation",))
     monkeypatch.setattr(data, "load", lambda *rest, **more: faces)
     monkeypatch.setattr(study, "ProcessPoolExecutor", Here)

@@ -787,6 +787,12 @@ def test_more_steps_do_not_bring_the_warm_up_back(trained, tmp_path, no_report):
     assert [row["step"] for row in rows if "ranker_rank" not in row] == [1, 2]  # a quarter of 8
 
 
+def test_a_warm_up_of_all_steps_ends_never(tmp_path, no_report):
+    for more in (["--steps", "2"], ["--resume", "--steps", "4"]):
+        assert train(tmp_path, "--warmup", "1", *more) == 0
+    assert not any("ranker_rank" in row for row in trip.checkpoint(tmp_path)["log"]["history"])
+
+
 def test_overwrite_takes_the_files_of_a_run_and_no_others(tmp_path, capsys, no_report):
     mine = {"fig1.png", "figure.png", "samples_of_mine.png", "ranker.txt", "samples.beard.png"}
     old = {"samples.png", "edit.png", "eval.json", "fig6_box.png", "truth.png"}
@@ -1032,9 +1038,6 @@ class Code:
     (lambda state, whole: {}, "no run"),
     (lambda state, whole: {"model": torch.zeros(3)}, "was not written by this program"),
     (lambda state, whole: [1, 2], "was not written by this program"),
-    (lambda state, whole: state | {"step": "8"}, "of other types"),
-    (lambda state, whole: state | {"log": {"history": 5}}, "of other types"),
-    (lambda state, whole: state | {"log": []}, "another version"),
     (lambda state, whole: state | {"config": state["config"] | {"batch": 4.5}}, "--batch 4.5"),
     (lambda state, whole: state | {"config": state["config"] | {"data": 5}}, "--data 5"),
     (lambda state, whole: state | {"rng": 3}, "another version"),

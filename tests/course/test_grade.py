@@ -482,8 +482,7 @@ GENERATOR_LOSSES = {"generator_gan": ("generator_gan_loss", "lam_g"),
                     "generator_cycle": ("cycle_loss", "lam_c"),
                     "generator_orthogonal": ("orthogonal_penalty", "lam_o")}
 RANKING = {"ranker_rank", "generator_rank", "generator_cycle"}  # not in the warm-up
-SPARED = {"ranker_gp", "generator_flow", "generator_paint", "generator_cycle",
-          "generator_orthogonal"}  # where their weight is 0
+SPARED = {"ranker_gp", "generator_cycle", "generator_orthogonal"}  # where their weight is 0
 WARPED = [20.0, 30.0]  # the numbers of x_warped: which of two calls of identity_loss is which
 FLOW = 3.0  # all of its numbers
 WEIGHTS = dict(lam=0.25, lam_g=2.0, lam_gp=5.0, gp_center=0.5, lam_c=7.0, lam_o=11.0,
@@ -750,7 +749,7 @@ def losses_have_their_weights(trip, plays, parts):
     for name, (function, weight) in parts.items():
         value = given(calls, function, case)
         expect(losses[name], WEIGHTS.get(weight, 1) * value,
-               f"{case}; {name}, where {function or 'the mean square'} gave {text(value)} on average and "
+               f"{case}; {name}, where {function or 'the mean square'} gave {text(value)} and "
                f"{f'{weight} = {WEIGHTS[weight]:g}' if weight else 'it has no weight'}",
                {f"{other} on the wrong term": WEIGHTS[other] * value for other in WEIGHTS if other != weight}
                | ({f"{weight} left out": value} if weight else {}))
