@@ -58,6 +58,7 @@ SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_flow=0.0, lam_paint=0.0, data="edges2sho
 TABLE2 = {"default": {}, "with L_gan": dict(lam_g=2.0, lam_gp=4.0), "no L_rank": dict(warmup=1.0),
           "lambda = 0": dict(lam=0.0), "CLS": dict(cls=True)}
 
+
 def each(seeds, variants):
     """variant -> (the number of its seeds, what it changes)."""
     return {variant: (seeds, change) for variant, change in variants.items()}
@@ -103,7 +104,8 @@ CURVED = "claim", "time"  # groups whose curves are kept
 
 def configs(group, root=""):
     """The runs of a group: (variant, seed, options as they are typed, Config). root: of photographs."""
-    for seed in range(5):  # a whole round of variants before the next seed
+    most = max(seeds for seeds, _ in GROUPS[group].values())
+    for seed in range(most):  # a whole round of variants before the next seed
         for variant, (seeds, change) in GROUPS[group].items():
             if seed < seeds:
                 options = " ".join(trip.option(name, value) for name, value in change.items())
