@@ -654,6 +654,11 @@ def classifier(train_data, device, tell, folder, steps=None):
                  device, folder, some, labels, steps)
 
 
+def features_of(resnet):
+    """The ResNet-18 without its last layer: (N, 3, H, W) -> (N, 512)."""
+    return nn.Sequential(*list(resnet.children())[:-1], nn.Flatten())
+
+
 def inception(device):
     """The network of every published FID, (N, 3, H, W) -> (N, 2048); where it is missing None, and a word."""
     try:
@@ -715,8 +720,8 @@ def call_judges(metrics, train_data, device, tell, folder):
     missing = "fid" in metrics and not judges.features
     if "aas" in metrics or missing:
         judges.classifier = classifier(train_data, device, tell, folder)
-    if missing:  # the ResNet-18 without its last layer: (n, 512)
-        judges.features = nn.Sequential(*list(judges.classifier.children())[:-1], nn.Flatten())
+    if missing:
+        judges.features = features_of(judges.classifier)
         judges.features_name = "frechet_resnet18"
     if "truth" in metrics and train_data.person is not None:
         judges.strengths = strength_judge(train_data.images.shape[-1], device, tell, folder)

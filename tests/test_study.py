@@ -182,6 +182,24 @@ def test_photographs_are_drawn_of_people_whom_no_run_has_seen_and_at_their_own_s
     assert '"size": 32' in (tmp_path / "pretrained" / "smile" / "dial.html").read_text()
 
 
+def test_identity_is_what_a_network_sees_that_learned_no_dial(tmp_path, monkeypatch):
+    celeba_hq(tmp_path)
+    learned = []
+
+    def of_coarse_pixels(train_data, *rest):
+        learned.extend(train_data.attrs)
+        return torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Linear(1, 1))
+
+    monkeypatch.setattr(study.ev, "classifier", of_coarse_pixels)
+    run = trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=str(tmp_path)))
+    _, test = study.parts_of(run.config)
+    run.G.forward = lambda x, v: x
+    assert study.identity(run, test) == pytest.approx(1, abs=1e-3)
+    assert {*CELEBA} - {*learned} == {"Smiling", "Male", "Mouth_Slightly_Open", "High_Cheekbones", "Eyeglasses"}
+    run.G.forward = lambda x, v: torch.where(v[:, :, None, None] > 0, x, x.roll(1, 0))  # one end: somebody else
+    assert study.identity(run, test) < 0.9
+
+
 @pytest.mark.parametrize("argv, says", [(["clam"], "'clam'"), (["claim", "--seeds", "99"], "99"),
                                         (["claim", "--seeds", "x"], "invalid int value"),
                                         (["photos"], "need --root DIR"),
