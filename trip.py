@@ -12,8 +12,8 @@ R learns +1 and -1 from real pairs, and 0, "no difference", from generated pairs
 to hear v of them: rival preferences. By default R is the mean of two rank heads, each with a loss of its own.
 One scores each picture by itself, and says about v of generated pairs; the other sees the pair, and learns to
 say 0 where one person is shown twice. So R says about r of real pairs, and v / 2 of generated ones. The rest
-of x stays: every changed pixel costs, moves cost, and so does paint. D keeps G's pictures real; by default it
-is off (its weight is 0), as it finds little in pictures that are moved rather than drawn.
+of x stays: every changed pixel costs, moves cost, and so does paint. D keeps photographs real; by default it
+is off (its weight is 0), as it finds little in drawn faces that are moved rather than painted.
 
     paper           what it is                                      here
     Table 4, 3      networks                                        Ranker; PaperGenerator, SwitchNorm (below)
@@ -442,7 +442,7 @@ class Config:
 # At 64 px it fails; --lr_r 1e-3 --lr_g 1e-3 --lr_decay_start 0.2 --lam_gp 4 --gp_center 0 make it learn.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=2000, lam_id=35.0, lam_flow=0.0, lam_paint=30.0, grey=True),
+    "photo": dict(steps=2500, lam_g=5.0, lam_gp=4.0, lam_paint=15.0, grey=True),
     "paper": dict(size=256, steps=12000, warmup=0.1667, batch=4, paper_generator=True, head="paper",
                   width=64, shift=False, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_flow=0.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}

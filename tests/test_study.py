@@ -170,14 +170,15 @@ def test_photographs_are_drawn_of_people_whom_no_run_has_seen_and_at_their_own_s
         monkeypatch.setattr(study, name, tmp_path)
     (tmp_path / "pretrained" / "smile").mkdir(parents=True)
     run = trip.Run(trip.Config(**SMALL, data="celeba-hq", attr="smile", root=small))
-    for options in study.options_of("photo_ablation").values():
+    for options in {*study.options_of("photo_ablation").values(), *study.options_of("photos").values()}:
         folder = study.run_folder(options, 0)
         folder.mkdir()
         trip.save(run, folder)
         for name in ("ranker.png", "summary.json"):
             (folder / name).write_bytes(b"{}")
     study.draw_photographs(small, large)
-    made = {"photos_smile.jpg", "photos_first.jpg", "photos_zeros.jpg", "photos.gif", "photos_ranker.png"}
+    made = {"photos_smile.jpg", "photos_first.jpg", "photos_zeros.jpg", "photos_others.jpg", "photos.gif",
+            "photos_ranker.png"}
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == made
     assert '"size": 32' in (tmp_path / "pretrained" / "smile" / "dial.html").read_text()
 
