@@ -1,7 +1,7 @@
-"""The paper's rivals on TRIP's footing: Fader Networks, RankCGAN, RelGAN; and one of ours, "two critics".
+"""The paper's rivals on TRIP's footing: Fader Networks, RankCGAN, RelGAN.
 
     python study/rivals.py relgan --attr smile              train one; results in runs/smile-relgan
-    python study/rivals.py relgan --mask --out runs/masked  or fn, rcgan, two-critics; --help has the settings
+    python study/rivals.py relgan --mask --out runs/masked  or fn, rcgan; --help has the settings
     python study/rivals.py judge runs/smile runs/smile-fn   as eval.py: TRIP's run first, its R judges all
 
 Written anew from their papers and from what their released programs do. They get TRIP's pictures, its falling
@@ -13,7 +13,6 @@ But v means two things: TRIP and RelGAN are asked for a *change* (0: none), FN a
                  mislead it, and the decoder gets it from outside: (1 - alpha, alpha), alpha = (1 + v) / 2
     rcgan        draws from noise z and a strength r; no picture goes in. Its ranker learns from real pairs.
                  Then two encoders learn to read z and r off *drawn* pictures. Edit: x -> z, drawn with r = v
-    two-critics  no published method: RankCGAN's D and ranker on TRIP's generator. v is a change
     relgan       three heads on the same features: is y real; do (x, y, v) fit; how far is y from both ends of
                  the dial? v is the difference of two pictures' labels: in training -1, 0 or 1
 
@@ -25,16 +24,14 @@ But v means two things: TRIP and RelGAN are asked for a *change* (0: none), FN a
            penalty 150 on a map's sum, norm 1       4 on its mean, norm 0; TRIP's rates and shift
            "wrong" triplets that fit, if K = 1      so, too; --mask leaves them out
 
-The methods end at the line of ====; below it are the readings of two rankers, and the command line.
+The methods end at the line of ====; below it is the command line.
 """
 
 import argparse
 import sys
-from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy, cross_entropy
@@ -49,13 +46,10 @@ from trip import InputError, setting  # noqa: E402
 DEFAULTS = {
     "fn": dict(steps=970, batch=16, lr_g=1e-3, lr_r=1e-3, grad_clip=5.0),
     "rcgan": dict(steps=1750, lr_g=1e-3, lr_r=1e-4),
-    "two-critics": dict(steps=1000, lam_g=2.0, lam_gp=4.0, lam_id=8.0, lam_paint=100.0, beta2=0.99),
     "relgan": dict(steps=740, lam_g=1.0, lam_gp=4.0, lam_c=10.0, lam_o=1e-6, beta2=0.99)}
 COMMON = "attr data root size steps batch seed lr_g lr_r lr_decay_start grad_clip".split()
-TRIPS = "width shift lam_g lam_gp gp_center".split()
 SETTINGS = {"fn": ["width", "lam_lat", "ramp"], "rcgan": ["width", "gan_share"],
-            "two-critics": [*TRIPS, "lam_id", "lam_paint"],
-            "relgan": [*TRIPS, "lam_int", "lam_c", "lam_o", "mask"]}
+            "relgan": "width shift lam_g lam_gp gp_center lam_int lam_c lam_o mask".split()}
 
 
 @dataclass
@@ -73,7 +67,7 @@ class Config(trip.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.attr) > 1 and self.rival in ("rcgan", "two-critics"):
+        if len(self.attr) > 1 and self.rival == "rcgan":
             raise InputError(f"--attr {trip.as_typed(self.attr)}: {self.rival} learns one attribute")
 
 
@@ -99,7 +93,6 @@ class Rival(trip.Run):
     returns the weighted losses. All but G share an optimiser, opt_r. nets: what a checkpoint holds.
     """
     nets = "G", "D", "opt_g", "opt_r"
-    absolute = False  # whether v is a strength, not a change
     draws = 0  # iterate(x, y) gets this many batches from `draw`; 0: iterate(x, y, r), a batch of data.pairs
 
     def __init__(self, config, device="cpu"):
@@ -168,7 +161,7 @@ class Fader(nn.Module):
 class FN(Rival):
     """Fader Networks (Lample et al. 2017)."""
     nets = "G", "P", "opt_g", "opt_r"
-    absolute, draws = True, 2
+    draws = 2
 
     def players(self, c, K):
         G, most = Fader(K, c.width, c.size), 16 * c.width
@@ -223,7 +216,6 @@ class Editor(nn.Module):
 class RankCGAN(Rival):
     """RankCGAN (Saquil et al. 2018). RankNet: the entropy of a difference of two scores."""
     nets = "G", "D", "ranker", "opt_g", "opt_r"
-    absolute = True
 
     def players(self, c, K):
         nets = Editor(K, c.width, c.size), reader(1, c.width, c.size), reader(K, c.width, c.size, bias=True)
@@ -254,35 +246,6 @@ class RankCGAN(Rival):
         losses = {"generator_gan": entropy(D(fake), one),
                   "generator_rank": entropy(score_i - score_j, (i >= j).float())}
         trip.update(G.up, self.opt_g, losses)
-        return judged | rank | losses
-
-
-class TwoCritics(Rival):
-    """Close to TRIP (of commit e3c4f7e, with its prices) with lambda = 0, CLS and split features."""
-    nets = "G", "D", "ranker", "opt_g", "opt_r"
-
-    def players(self, c, K):
-        return {name: trip.Ranker(K, c.width, c.size, "score") for name in ("D", "ranker")}
-
-    def iterate(self, x, y, r):
-        """A step of D (Eq. 6a), of the ranker, on real pairs only, and of G, which is to order two v of x."""
-        c, G, D, ranker, n = self.config, self.G, self.D, self.ranker, len(x)
-        x2, v, mix = torch.cat([x, x]), 2 * trip.uniform(self, 2 * n, 1) - 1, trip.uniform(self, n, 1, 1, 1)
-        fake, x_warped, _ = G(x2, v, parts=True)
-        seen = trip.augmented(self, torch.cat([x, y, fake.detach()]))
-        judged = {"ranker_gan": c.lam_g * trip.ranker_gan_loss(*D.discriminate(D.features(seen)).chunk(2)),
-                  "ranker_gp": c.lam_gp * trip.gradient_penalty(D, x, fake[:n].detach(), mix, c.gp_center)}
-        trip.update(D, self.opt_r, judged)
-        fx, fy = ranker.features(seen[:2 * n]).chunk(2)
-        rank = {"ranker_rank": entropy(ranker.rank(fx, fy), (r + 1) / 2)}
-        trip.update(ranker, self.opt_r, rank)
-        seen, (v_i, v_j) = trip.augmented(self, fake), v.chunk(2)
-        order = ranker.rank(*ranker.features(seen).chunk(2))
-        losses = {"generator_gan": c.lam_g * trip.generator_gan_loss(D.discriminate(D.features(seen))),
-                  "generator_rank": entropy(order, (v_j >= v_i).float()),
-                  "generator_identity": c.lam_id * trip.identity_loss(x2, fake),
-                  "generator_paint": c.lam_paint * trip.identity_loss(x_warped, fake)}
-        trip.update(G, self.opt_g, losses)
         return judged | rank | losses
 
 
@@ -353,7 +316,7 @@ class RelGAN(Rival):
         return judged | losses
 
 
-RIVALS = {"fn": FN, "rcgan": RankCGAN, "two-critics": TwoCritics, "relgan": RelGAN}
+RIVALS = {"fn": FN, "rcgan": RankCGAN, "relgan": RelGAN}
 
 
 def restore(folder, device="cpu"):
@@ -365,68 +328,6 @@ def restore(folder, device="cpu"):
 
 
 # ============================================================================================================
-# What two rankers say: TRIP's, and one that never heard of 0 for generated pairs. V: the strengths of eval.V
-
-RANKERS = {"TRIP": {}, "lambda = 0": dict(lam=0.0)}  # name -> what its run changes
-CURVES = "mean", "std", "within", "l1"  # the columns of study_rivals.csv beside v
-
-
-def own_scale(readings, has):
-    """Readings of a dial that asks for a strength, as if it asked for a change.
-
-    readings: (N, V); has: bool tensor (N,). Returns (N, V), columns reordered: to ask a picture that has the
-    attribute for the change v in [-1, 0] is to ask for the strength 1 + 2 v; one without it, for v in [0, 1],
-    -1 + 2 v. So 0 asks for what is there. (What footnote 3 does not ask for is asked as v = 0.)
-    """
-    def places(own):
-        return [np.abs(eval.V - np.clip(own + 2 * v, -1, 1)).argmin() for v in eval.V]
-
-    return np.where(has.numpy()[:, None], readings[:, places(1)], readings[:, places(-1)])
-
-
-def curve(R, has):
-    """Mean and std of R(x, G(x, v)) along V, by footnote 3, and the std within the two classes: (V,) each.
-
-    R: (N, V); has: bool tensor (N,). Only at v = 0 are both classes asked: there the means of the two may lie
-    apart, as those of a dial that asks for a strength do, and this alone makes a large std.
-    """
-    mask, sides = eval.where_asked(has), (has.numpy(), ~has.numpy())
-    mean, std = R.mean(0, where=mask), R.std(0, where=mask)
-    within = std.copy()
-    at_zero = R[:, eval.AT_ZERO]
-    within[eval.AT_ZERO] = np.sqrt(sum(side.mean() * at_zero[side].var() for side in sides))
-    return mean, std, within
-
-
-def curves(run, ranker, test):
-    """What a ranker says of a run along V: {coding: (4, V)}, rows as CURVES names them; l1: |G(x, v) - x|.
-
-    The coding of a change is "relative", of a strength "absolute"; a strength's dial is read in both.
-    """
-    has, judges = test.labels[:, 0], eval.Judges(first_ranker=ranker)
-    read = eval.read(run, 0, test, judges, ("ranker", "preservation"), lambda text: None)
-    said, change = read["R_first"], read["change"]
-    found = {"relative": (said, change)}
-    if getattr(run, "absolute", False):
-        found = {"absolute": (said, change), "relative": (own_scale(said, has), own_scale(change, has))}
-    return {coding: np.array([*curve(R, has), curve(l1, has)[0]]) for coding, (R, l1) in found.items()}
-
-
-def codings(lines, variant):
-    """The codings that a variant was read in, its own dial's first."""
-    return sorted({row["coding"] for row in lines if row["variant"] == variant})
-
-
-def curves_of(lines, variant, ranker, coding):
-    """From lines of study_rivals.csv: (seeds, 4, V), see `curves`."""
-    seeds = defaultdict(list)
-    for row in sorted(lines, key=lambda row: row["v"]):
-        if (row["variant"], row["judge"], row["coding"]) == (variant, ranker, coding):
-            seeds[row["seed"]].append([row[name] for name in CURVES])
-    return np.array(list(seeds.values())).transpose(0, 2, 1)
-
-
-# ------------------------------------------------------------------------------------------------------------
 # The command line
 
 @trip.program("study/rivals.py")

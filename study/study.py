@@ -10,8 +10,8 @@
 A run is a line of study.csv for each group that has it: what was changed against the default, the
 measurements of the training (last fifth of the iterations) and of eval.py (1,000 held-out faces, 500 at 32
 px; final weights); of two attributes their mean. study_curves.csv: means of R over the iterations, of the
-groups in CURVED. study_rivals.csv: what two rankers say of the rivals. study_theory.csv: fresh rankers on the
-generator of `claim`, seed 0. What is in these files counts as done: to make a run anew, delete its lines.
+groups in CURVED. study_theory.csv: fresh rankers on the generator of `claim`, seed 0. What is in these files
+counts as done: to make a run anew, delete its lines.
 Runs are kept in runs/study, their judges in runs/judges; figures go to study/figures, tables to README.md and
 study/README.md.
 """
@@ -39,8 +39,7 @@ import eval as ev  # noqa: E402
 import rivals  # noqa: E402
 import trip  # noqa: E402
 
-RESULTS, CURVES, THEORY, JUDGED = (
-    HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory", "study_rivals"))
+RESULTS, CURVES, THEORY = (HERE / f"{name}.csv" for name in ("study", "study_curves", "study_theory"))
 FIGURES = HERE / "figures"
 RUNS, JUDGES = ROOT / "runs" / "study", ROOT / "runs" / "judges"
 PAGES = ROOT / "README.md", HERE / "README.md"
@@ -96,12 +95,13 @@ GROUPS = {
     "photo_former": each(2, {variant: FORMER | change for variant, change in TABLE2.items()})
     | each(1, {"no L_rank": FORMER | TABLE2["no L_rank"], "paint of any colour": FORMER | dict(grey=False),
                "no shift": FORMER | dict(shift=False), "2 x": FORMER | dict(steps=4000)}),
-    "rivals": each(3, rivals.RANKERS | {name: dict(rival=name) for name in rivals.RIVALS}),
+    "rivals": each(3, {"TRIP": {}, "lambda = 0": dict(lam=0.0)} | {
+        name: dict(rival=name) for name in rivals.RIVALS}),
     "rivals_long": each(1, {
         "fn": dict(rival="fn", size=32, steps=8000), "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True)}),
     "photo_rivals": each(3, {"TRIP": PHOTO}) | each(1, {"lambda = 0": PHOTO | dict(lam=0.0)}) | each(3, {
-        name: dict(rival=name, data="celeba-hq") for name in ("fn", "rcgan", "relgan")})}
+        name: dict(rival=name, data="celeba-hq") for name in rivals.RIVALS})}
 OF_OTHER_DATA = "photo_lfwa", "photo_shoes"  # each with a --root of its own
 CURVED = "claim", "time"  # groups whose curves are kept
 
@@ -171,9 +171,9 @@ def append(path, columns, rows):
                          for row in rows)
 
 
-def done_in(path):
-    """(group, variant, seed) of the runs that have a line there."""
-    return {(row["group"], row["variant"], int(row["seed"])) for row in read_table(path)}
+def done():
+    """(group, variant, seed) of the runs that have a line in RESULTS."""
+    return {(row["group"], row["variant"], int(row["seed"])) for row in read_table(RESULTS)}
 
 
 def of_group(rows, group):
@@ -267,10 +267,10 @@ def work(job):
 
 def keep(found, history):
     """Write a finished run to the tables: a line for each group that has it, and its curves."""
-    done, columns = done_in(RESULTS), ["group", "variant", "seed", "step", *ev.OUTPUTS]
+    known, columns = done(), ["group", "variant", "seed", "step", *ev.OUTPUTS]
     for group in GROUPS:
         for variant, seed, options, config in configs(group):
-            if (options, seed) == (found["options"], found["seed"]) and (group, variant, seed) not in done:
+            if (options, seed) == (found["options"], found["seed"]) and (group, variant, seed) not in known:
                 line = {"group": group, "variant": variant, "size": config.size, "steps": config.steps}
                 append(RESULTS, COLUMNS, [found | line])
                 if group in CURVED:
@@ -286,17 +286,12 @@ def in_parallel(function, jobs):
             yield future.result()
 
 
-def wanted(groups, path, seeds, root):
-    """The runs of these groups that are not in the table yet: (group, (variant, seed, options, config))."""
-    done = done_in(path)
-    return [(group, job) for group in groups for job in configs(group, root)
-            if (group, *job[:2]) not in done and (seeds is None or job[1] in seeds)
-            and (root or job[3].data == "faces")]
-
-
 def run_all(groups, seeds=None, root=""):
-    """Train and judge what is not in the table yet; of those seeds, if named. root: of CelebA-HQ."""
-    jobs = {job[1:3]: job for _, job in wanted(groups, RESULTS, seeds, root)}  # (each once)
+    """Train and judge what is not in the table yet; of those seeds, if named. root: of the photographs."""
+    known = done()
+    jobs = {job[1:3]: job for group in groups for job in configs(group, root)  # (each once)
+            if (group, *job[:2]) not in known and (seeds is None or job[1] in seeds)
+            and (root or job[3].data == "faces")}
     kinds = {(job[3].data, job[3].attr, job[3].size): job[3] for job in jobs.values()}
     for config in kinds.values():  # the judges, before all ask for them
         judges_of(config)
@@ -306,35 +301,6 @@ def run_all(groups, seeds=None, root=""):
         keep(found, history)
         print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}",
               flush=True)
-
-
-def judged(job):
-    """In a process of its own: lines of JUDGED, what two rankers say of a run, for each coding and v."""
-    group, (variant, seed, options, config) = job
-    torch.set_num_threads(1)
-    run, test, lines = rivals.restore(run_folder(options, seed)), parts_of(config)[1][:1000], []
-    of = options_of(group, seed)
-    for judge in rivals.RANKERS:
-        ranker = trip.load(run_folder(of[judge], seed))[1]
-        for coding, curves in rivals.curves(run, ranker, test).items():
-            about = {"group": group, "variant": variant, "seed": seed, "judge": judge, "coding": coding}
-            lines += [about | dict(zip(("v", *rivals.CURVES), map(float, numbers)))
-                      for numbers in zip(ev.V, *curves)]
-    return lines
-
-
-def judge_rivals(groups, seeds=None, root=""):
-    """Write to JUDGED what is not there yet, of the runs that are there with both their judges."""
-    jobs = []
-    for group, job in wanted({"rivals", "photo_rivals"} & set(groups), JUDGED, seeds, root):
-        of = options_of(group, job[1])
-        if all(is_there(of[name], job[1]) for name in (job[0], *rivals.RANKERS)):
-            jobs.append((group, job))
-        else:
-            print(f"no checkpoint of {job[0]}, seed {job[1]}, or of its judges: not judged", flush=True)
-    for lines in in_parallel(judged, jobs):
-        append(JUDGED, list(lines[0]), lines)
-        print(f"judged  {lines[0]['seed']}  {lines[0]['variant']}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -551,27 +517,6 @@ def draw_photographs(root, large):
                      for k, its in enumerate(others, 1)]
             faces = F.interpolate(torch.cat(rows), size=128, mode="area").unflatten(0, (len(rows), -1))
             ev.put(FIGURES / "photos_others.jpg", fig_rows(faces, ["x", *PHOTOS[1:]]))
-
-
-def fig_rivals(lines):
-    """Fig. 7: mean (and std) of R(x, G(x, v)) against v for each method, by both rankers.
-
-    lines: of JUDGED, of a group. Dashed: of a dial that asks for a strength, with v counted from the label.
-    """
-    figure, panels = ev.canvas(2, 4.5, 12, sharey=True)
-    colours = dict(zip((*rivals.RANKERS, *rivals.RIVALS), ev.PALETTE))
-    for axes, judge in zip(panels, rivals.RANKERS):
-        for variant in variants(lines):
-            for coding, style in zip(rivals.codings(lines, variant), ("-", "--")):
-                mean, std, *_ = rivals.curves_of(lines, variant, judge, coding).mean(0)
-                own = style == "-"
-                axes.plot(ev.V, mean, style, color=colours[variant], lw=1.5, label=variant if own else None)
-                if own:
-                    axes.fill_between(ev.V, mean - std, mean + std, color=colours[variant], alpha=0.1, lw=0)
-        axes.plot([-1, 1], [-0.5, 0.5], "k:", lw=1, label="v / 2")
-        axes.set(xlabel="v", ylabel="R(x, G(x, v))", title=f"by the ranker of {judge}")
-    axes.legend(fontsize=8)
-    return figure
 
 
 def jpeg(path):
@@ -803,9 +748,6 @@ def draw(root="", large=""):
                "study_ablation.png": fig_variants("ablation"), "study_zeros.png": fig_zeros(),
                "study_rivals.png": fig_variants("rivals"),
                "photos_rivals.jpg": fig_variants("photo_rivals", root)}
-    lines = of_group(read_table(JUDGED), "rivals")
-    if len(variants(lines)) == len(GROUPS["rivals"]):
-        figures["study_rivals_curves.png"] = fig_rivals(lines)
     draw_photographs(root, large)
     two = options_of("two_dials")["smile, mouth_open"]
     if is_there(two, 0):
@@ -861,7 +803,6 @@ def main(argv):
         if not args.root:
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
         run_all(groups, args.seeds, args.root)
-        judge_rivals(groups, args.seeds, args.root)
         if "theory" in asked and not THEORY.is_file():
             theory()
     draw(args.root, args.large)
