@@ -32,7 +32,6 @@ from shlex import quote
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.nn.functional import adaptive_avg_pool2d
 
 with suppress(ImportError):  # HEIC, as an iPhone writes it
     import pillow_heif
@@ -142,16 +141,6 @@ def held_out(names, has):
     places = identities(names) / 2 ** 64 + 0.5  # uniform in [0, 1)
     second = [np.sort(places[has == label])[:2][-1] for label in (False, True)]
     return places <= np.maximum(0.1, np.where(has, second[1], second[0]))
-
-
-def lookalikes(a, b, n=1000):
-    """How many of the first n pictures a, uint8 (N, 3, H, W), are as one of b, but for 3 of 255 at 8 x 8."""
-    if not len(a) or not len(b):
-        return 0
-    a, b = (torch.cat([adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in part.split(500)])
-            for part in (a[:n], b))
-    nearest = torch.cat([torch.cdist(x, b).amin(1) for x in a.split(100)])
-    return int((nearest < 3 * a.shape[1] ** 0.5).sum())
 
 
 def pair_labels(x_has, y_has):
@@ -718,12 +707,6 @@ def folder(attrs, size, root, seed):
     elif {path.parent for path in files} - {*classes}:
         print("note: 10 % of the pictures are held out, whatever their folders; if a person or a film has "
               "several, put the classes into train/ and val/")
-    with_it, without = (train.images[train.labels[:, 0] == has] for has in (True, False))
-    for some, others, what in ((test.images, train.images, "held-out pictures look like training ones"),
-                               (with_it, without, "pictures look alike in both classes")):
-        n = lookalikes(some, others)
-        if n:
-            print(f"note: at least {n} {what}")
     return train, test
 
 

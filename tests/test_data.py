@@ -315,18 +315,13 @@ def test_what_is_held_out_was_never_trained_on_when_pictures_come(tmp_path, caps
     assert eval.main([str(tmp_path / "run"), "--metrics", "ranker"]) == 0
 
 
-def test_pictures_in_both_parts_or_classes_and_subfolders_get_a_word(tmp_path, capsys):
-    for i in [80 * a + 2 * b for a in range(4) for b in range(20)]:  # (neighbours differ by 6 of 255 only)
-        picture(tmp_path / ("smiling" if i % 4 else "other") / f"{i}.jpg", i)
+def test_pictures_in_subfolders_get_a_word(tmp_path, capsys):
+    two_folders(tmp_path)
     data.load("folder", ["smiling"], 32, tmp_path)
-    assert "look" not in capsys.readouterr().out
-    for i in range(2, 40, 4):
-        picture(tmp_path / "smiling" / "film" / f"{i}.png", i)  # (other names: some are held out, some not)
-        picture(tmp_path / "other" / f"copy {i}.jpg", i)
+    assert "whatever their" not in capsys.readouterr().out
+    picture(tmp_path / "smiling" / "film" / "1.png", 1)
     data.load("folder", ["smiling"], 32, tmp_path)
-    said = capsys.readouterr().out
-    assert re.search(r"at least \d+ held-out pictures look like training ones", said)
-    assert re.search(r"at least \d+ pictures look alike in both classes", said) and "whatever their" in said
+    assert "whatever their folders" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("val", ["val", "test", "Validation"])
