@@ -382,27 +382,17 @@ def alone(out):
                     folder.rmdir()  # (empty if nothing came of it)
 
 
-@contextmanager
-def naming(path):
-    """An OSError within it, a full disk's, say, names the path."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
 def write(path, put):
     """A file, whole at any moment: put(file) writes under a name of its own first, then it is renamed."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with naming(path), open(new, "wb") as file:
+        with open(new, "wb") as file:
             put(file)
             file.flush()
             os.fsync(file.fileno())  # or the name might reach the disk before what it names
         os.replace(new, path)
-    except RuntimeError:  # torch's word for it
-        raise OSError(f"{path}: cannot be written; is the disk full?") from None
+    except (OSError, RuntimeError) as error:  # (the second: torch's word for it)
+        raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from None
     finally:
         new.unlink(missing_ok=True)
 
@@ -462,16 +452,7 @@ def visible(root, paths):
 
 def picture_files(folder):
     """The paths of the pictures under a folder, in order; tells of files that by their endings are none."""
-    paths, known = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in known:  # (links may lead in circles)
-            folders.clear()
-            continue
-        known.add(real)
-        folders.sort()
-        paths += [Path(place) / name for name in names]
-    paths = visible(folder, paths)
+    paths = [path for path in visible(folder, folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     pictures = [path for path in paths if path.suffix.lower() in ENDINGS and path.is_file()]
     others = [path.name for path in sorted({*paths} - {*pictures})]
     if not pictures:
@@ -557,7 +538,7 @@ def decode(path, sources, size, chunk=256):
                 raise InputError(f"{len(broken) - large} of the first {done} pictures are broken and {large} "
                                  f"too large, more than 1 % of all {n}; remove or mend them: "
                                  f"{list(broken.values())[-1]}")
-            with naming(path), open(path, "r+b") as file:  # (not mapped: there a full disk is a signal)
+            with open(path, "r+b") as file:  # (not mapped: there a full disk is a signal)
                 file.seek(at)
                 file.write(b"".join(good))
             write(note, lambda file: file.write(json.dumps([done, broken]).encode()))

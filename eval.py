@@ -9,7 +9,7 @@
     aas            does a classifier see the attribute swapped?     classifier
     fid            do swapped pictures look like the data set's?    frechet_distance, inception
     ranker         what does R say of generated pairs? (Fig. 6, 7)  ranker_scores
-    preservation   what stays as it was?                            preservation_scores
+    preservation   what stays as it was?                            read, assess
     truth          (of drawn faces) how strong is it, what else?    strength_judge, truth_scores
 
 The sweep is G(x, v) for v = -1, -0.8 .. 1. Shapes: N test pictures, V = 13 strengths (the sweep and +-0.5),
@@ -27,7 +27,6 @@ import json
 import math
 import os
 import pickle
-import re
 import shutil
 import sys
 import time
@@ -37,10 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-try:
-    import matplotlib
-except ValueError as error:
-    sys.exit(f"matplotlib cannot read its settings (a matplotlibrc, or MPLBACKEND): {error}")
+import matplotlib
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -247,16 +243,6 @@ def ending(attrs, k):
     return f".{utf_8(attrs[k])}" if len(attrs) > 1 else ""
 
 
-def files_of(attrs):
-    """The names of all that this program writes into the folder of a run, beside trip.pt."""
-    names = ["history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json", "dial.html",
-             "dial.gif", "edit.png", "edit.html", "eval.json", "fig10_losses.png"]
-    if len(attrs) > 1:
-        names += ["fig8_grid.png", *(f"samples{ending(attrs, k)}.png" for k in range(1, len(attrs)))]
-    return names + [f"{name}{ending(attrs, k)}.png" for k in range(len(attrs))
-                    for name in ("fig6_box", "fig7_ranker", "fig7_compared", "truth")]
-
-
 def put(path, content, dpi=100):
     """Write a figure, text or bytes to a file, unless it holds just that already."""
     if isinstance(content, Figure):
@@ -271,7 +257,7 @@ def put(path, content, dpi=100):
 
 
 def report(run, out, test_data):
-    """Write history.csv, ranker.npz and .png, samples.png; at the end summary.json and the dial."""
+    """Write history.csv, ranker.png, samples.png; at the end summary.json and the dial."""
     attrs, rows = run.config.attr, []
     for row in run.log["history"]:  # of several attributes: real_plus.smile, real_plus.frown
         rows.append({name + ending(attrs, k) * isinstance(value, list): u for name, value in row.items()
@@ -282,11 +268,6 @@ def report(run, out, test_data):
     writer.writerows(rows)
     put(out / "history.csv", text.getvalue())
     if any(run.log["snapshots"].values()):  # (a run without R has none)
-        arrays = {f"{moment}.{name}.{utf_8(attr)}": u.numpy()
-                  for moment, outputs in run.log["snapshots"].items()
-                  for name in OUTPUTS for attr, u in zip(attrs, outputs[name])}
-        np.savez(file := io.BytesIO(), **arrays)
-        put(out / "ranker.npz", file.getvalue())
         put(out / "ranker.png", fig_densities(run))
     for k in range(len(attrs)):
         put(out / f"samples{ending(attrs, k) if k else ''}.png", fig_strips(run, test_data, k))
@@ -570,12 +551,6 @@ def ranker_scores(R, has):
             "ranker_pearson": correlation(R[mask], v[mask]).item()}
 
 
-def preservation_scores(change, outside):
-    """L1 of G(x, 0) to x, and of the sweep to x outside the region (None: unknown). Both (N, V)."""
-    scores = {"recon_l1": change[:, AT_ZERO].mean().item()}
-    return scores if outside is None else scores | {"outside_l1": outside[:, AT_SWEEP].mean().item()}
-
-
 def truth_scores(seen, before, truth, k, trained):
     """Against the true strengths, in [0, 1], of A attributes (drawn faces only). Every v is asked of every x.
 
@@ -665,12 +640,8 @@ def inception(device):
         from pytorch_fid.inception import InceptionV3
         net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # (its weights are fetched once, 91 MB)
     except Exception as error:  # whatever a broken download may lead to
-        if isinstance(error, RuntimeError) and re.search("CUDA|HIP|MPS|out of memory", str(error)):
-            raise
-        files = [*(Path(torch.hub.get_dir()) / "checkpoints").glob("pt_inception*")]
-        why = ("pip install pytorch-fid" if isinstance(error, ImportError) else
-               f"delete {files[0]}, which is damaged" if files else "its weights cannot be fetched")
-        note(f"note: no FID, but the Frechet distance of a ResNet-18; for FID: {why}")
+        note(f"note: no FID ({type(error).__name__}), but the Frechet distance of a ResNet-18; for FID: pip "
+             f"install pytorch-fid, or remove what is damaged from {torch.hub.get_dir()}/checkpoints")
         return None
     net = net.to(device).eval()  # it takes pixels in [0, 1], as if read from files of 8 bits
     return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)
@@ -799,7 +770,9 @@ def assess(run, test, judges, metrics=METRICS, name="", tell=lambda text: None):
             if key in readings:
                 scores |= {whose + score: u for score, u in ranker_scores(readings[key], has).items()}
         if "preservation" in metrics:
-            scores |= preservation_scores(readings["change"], readings.get("outside"))
+            scores["recon_l1"] = readings["change"][:, AT_ZERO].mean().item()
+            if "outside" in readings:
+                scores["outside_l1"] = readings["outside"][:, AT_SWEEP].mean().item()
         if judges.strengths:
             at, truth = [*map(data.FACE_ATTRS.index, test.attrs)], test.person[:, :len(data.FACE_ATTRS)]
             scores |= truth_scores(readings["seen"], readings["before"], truth, at[k], at)
@@ -1173,7 +1146,6 @@ def command(argv, restore=None):
     device, tell, started = trip.choose_device(args.device), data.teller(), time.perf_counter()
     torch.backends.cudnn.benchmark = False  # kernels found by trial would differ from one call to the next
     runs = {str(folder): (restore or trip.restore)(folder, device) for folder in args.runs}  # (each once)
-    read_at = {name: (Path(name) / "trip.pt").stat().st_mtime_ns for name in runs}
     (first, run), *others = runs.items()
     c, root = run.config, args.root or run.config.root
     for name, other in runs.items():
@@ -1192,9 +1164,6 @@ def command(argv, restore=None):
     finally:
         tell("")  # leaves the line free for what comes next
     K = len(c.attr)
-    for name, mark in read_at.items():
-        if (Path(name) / "trip.pt").stat().st_mtime_ns != mark:
-            note(f"note: {name} has changed meanwhile; its marks are of iteration {runs[name].step}")
     for i, name in enumerate(runs):
         write(Path(name), results[K * i:K * (i + 1)])
     for k in range(K if others and "R" in results[0].readings else 0):

@@ -269,9 +269,8 @@ class Run:
             self.G = (PaperGenerator(len(c.attr), c.width, c.size) if c.paper_generator else
                       Generator(len(c.attr), c.width // 2, c.size, c.grey)).to(**place)
             self.R = Ranker(len(c.attr), c.width, c.size, c.head).to(**place)
-        adam = dict(betas=(0.5, 0.999), fused=self.device.type == "cuda")
-        self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, **adam)
-        self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, **adam)
+        self.opt_g = torch.optim.Adam(self.G.parameters(), c.lr_g, betas=(0.5, 0.999))
+        self.opt_r = torch.optim.Adam(self.R.parameters(), c.lr_r, betas=(0.5, 0.999))
         self.warmup = round(c.warmup * c.steps)  # iterations
         own = np.random.SeedSequence((c.seed, team.number)).generate_state(1)[0]  # each process draws others
         self.rng = torch.Generator().manual_seed(int(own))  # all draws of training: pairs, v, shifts ...
@@ -568,8 +567,6 @@ def restore(out, device="cpu", kind=Run, settings=Config, nets=("G", "R", "opt_g
         run = kind(settings(**state["config"]), device)
         run.can_go_on = any(name[:4] == "opt_" for name in state)  # else it is stored to be applied only
         for name in nets if run.can_go_on else [name for name in nets if name[:4] != "opt_"]:
-            if name[:4] == "opt_":  # before it is loaded: Adam keeps its counters where `fused` wants them
-                state[name]["param_groups"][0]["fused"] = run.device.type == "cuda"
             getattr(run, name).load_state_dict(state[name])
         vars(run).update({name: state[name] for name in NOTES})
         run.processes = len(state["rng"])
@@ -737,7 +734,6 @@ def parse(argv, prog="trip.py"):
         "photographs; paper, the values in brackets (ours where it has none), for a GPU; options count more")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first of cuda, mps, cpu)")
     mode.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    mode.add_argument("--overwrite", action="store_true", help="start anew, in place of the run in --out")
     mode.add_argument("--edit", nargs="+", type=Path, metavar="IMAGE", help="don't train: apply the run in "
                       "--out to these pictures, and write them to edit/ there, whole and at their own size")
     add("--from", dest="source", metavar="RUN", help="train a new run from the weights of this one, of "
@@ -772,8 +768,8 @@ def open_run(args, device):
     """The run that the command line asks for: new, or gone on with. Nothing in its folder is changed here."""
     out = args.out
     if not args.resume and not args.edit:
-        if (out / "trip.pt").exists() and not args.overwrite:
-            raise InputError(f"{out} holds a run: add --resume to go on, or --overwrite to start anew")
+        if (out / "trip.pt").exists():
+            raise InputError(f"{out} holds a run: add --resume to go on, remove it, or name another --out")
         run, source = Run(args.config, device), args.source and restore(args.source)
         c, its = run.config, source.config if source else run.config
         other = {name: getattr(its, name) for name in NETWORKS if getattr(its, name) != getattr(c, name)}
@@ -812,12 +808,7 @@ def main(argv):
     if args.edit:
         return eval.edit(open_run(args, device), out, args.edit, args.v, args.crop)
     with data.alone(out) if team.number == 0 else nullcontext():
-        run, old = open_run(args, device), []
-        if args.overwrite and (out / "trip.pt").exists():  # its files will go, by their names, nothing else
-            attr = settings_in(checkpoint(out)).get("attr")
-            if not isinstance(attr, (tuple, list)) or not all(isinstance(name, str) for name in attr):
-                raise InputError(f"{out}/trip.pt is no run of this program: move it, or name another folder")
-            old = eval.files_of(attr)
+        run = open_run(args, device)
         c = run.config
         if team.number:  # number 0 loads first, the others then find its files
             team.gather(None)
@@ -836,8 +827,6 @@ def main(argv):
 
         def keep():
             save(run, out)
-            while old and team.number == 0:  # (now that there is something in their place)
-                (out / old.pop()).unlink(missing_ok=True)
             try:
                 if run.step and team.number == 0:
                     eval.report(run, out, test_data)
@@ -862,7 +851,7 @@ def main(argv):
         except eval.Diverged as error:
             if team.number == 0:
                 print(f"trip.py: stopped: {error}. The last good checkpoint is in {out}; start anew with a "
-                      f"smaller --lr_g or --lr_r and --overwrite", file=sys.stderr)
+                      f"smaller --lr_g or --lr_r and another --out", file=sys.stderr)
             return 1
         print(f"finished: see {out / 'samples.png'}, {out / 'dial.html'} (in a browser) and what is beside")
         return 0

@@ -279,29 +279,23 @@ def keep(found, history):
                         name: h[name][0] for name in ev.OUTPUTS} for h in history])
 
 
-def in_parallel(function, jobs):
-    """function(job) of all jobs, a process on each core; yields what it returns as it comes."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # two threads each would fight for the cores
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(function, job) for job in jobs]):
-            yield future.result()
-
-
-def run_all(groups, seeds=None, root=""):
-    """Train and judge what is not in the table yet; of those seeds, if named. root: of the photographs."""
+def run_all(groups, root=""):
+    """Train and judge what is not in the table yet, a run on each core. root: of the photographs."""
     known = done()
     jobs = {job[1:3]: job for group in groups for job in configs(group, root)  # (each once)
-            if (group, *job[:2]) not in known and (seeds is None or job[1] in seeds)
-            and (root or job[3].data == "faces")}
+            if (group, *job[:2]) not in known and (root or job[3].data == "faces")}
     kinds = {(job[3].data, job[3].attr, job[3].size): job[3] for job in jobs.values()}
     for config in kinds.values():  # the judges, before all ask for them
         judges_of(config)
         if config.data == "celeba-hq":
             neutral_judge(config)
-    for n, (found, history) in enumerate(in_parallel(work, jobs.values()), 1):
-        keep(found, history)
-        print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}",
-              flush=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # two threads each would fight for the cores
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for n, future in enumerate(as_completed([pool.submit(work, job) for job in jobs.values()]), 1):
+            found, history = future.result()
+            keep(found, history)
+            print(f"{n}/{len(jobs)}  {found['seed']}  {found['options'] or 'the default'}  {found['remark']}",
+                  flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -759,23 +753,18 @@ def draw(root="", large=""):
         page = ev.dial_page(run, data.as_float(test.images[:6]), strengths)
         ev.put(FIGURES / "two_dials.html", page)
         figures["grid.png"] = ev.fig_grid(run, test)
-    if is_there("", 0):
-        run = trip.restore(run_folder("", 0))
-        _, test = parts_of(run.config)
-        x = data.as_float(test.images[:3])
-        ev.put_movie(FIGURES / "dial.gif", ev.moving_picture(run.G, x, run.config.attr))
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
-    for name, group, shown, kept in (
-            ("samples.png", "claim", "default", "samples"), ("ranker.png", "claim", "default", "ranker"),
-            ("photos_paper.jpg", "paper_nearest", "falling rates", "samples"),
-            ("photos_lfwa.jpg", "photo_lfwa", "smile", "samples"),
-            ("photos_relgan.jpg", "rivals_long", "photographs, relgan --mask", "samples"),
-            ("photos_shoes.jpg", "photo_shoes", "warps, adds paint", "samples")):
-        made_by_run = run_folder(options_of(group)[shown], 0) / f"{kept}.png"
-        if made_by_run.is_file():
-            ev.put(FIGURES / name, made_by_run.read_bytes() if name.endswith("png") else jpeg(made_by_run))
+    for name, group, variant in (  # as they are in the runs' folders
+            ("samples.png", "claim", "default"), ("ranker.png", "claim", "default"),
+            ("dial.gif", "claim", "default"), ("photos_lfwa.jpg", "photo_lfwa", "smile"),
+            ("photos_paper.jpg", "paper_nearest", "falling rates"),
+            ("photos_relgan.jpg", "rivals_long", "photographs, relgan --mask"),
+            ("photos_shoes.jpg", "photo_shoes", "warps, adds paint")):
+        kept = run_folder(options_of(group)[variant], 0) / (name if group == "claim" else "samples.png")
+        if kept.is_file():
+            ev.put(FIGURES / name, jpeg(kept) if name.endswith("jpg") else kept.read_bytes())
     for page in PAGES:
         ev.put(page, filled(page.read_text(encoding="utf-8"), made))
 
@@ -786,7 +775,6 @@ def main(argv):
     parser = trip.parser("study/study.py", "Make the runs of the study, its figures and its tables.")
     add = parser.add_argument
     add("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(known)} (default: all)")
-    add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds (default: all of a group)")
     add("--root", default="", help="the folder of CelebA-HQ, for photographs; of LFWA, of edges2shoes")
     add("--large", default="", help="a folder of CelebA-HQ with larger pictures, to draw the edited ones")
     add("--draw", action="store_true", help="train nothing: draw what is there")
@@ -796,16 +784,13 @@ def main(argv):
             raise data.InputError(f"unknown group {group!r}: one of {', '.join(known)}")
     asked = args.groups or [group for group in known if group not in OF_OTHER_DATA]
     groups = [group for group in asked if group in GROUPS]
-    for seed in args.seeds or ():
-        if not any(job[1] == seed for group in groups for job in configs(group)):
-            raise data.InputError(f"--seeds {seed}: no run of {', '.join(asked)} has that seed")
     photographs = any(group.startswith("photo") for group in args.groups) and not args.draw
     if (args.root or photographs) and not (args.root and Path(args.root).is_dir()):
         raise data.InputError(f"photographs need --root DIR, the folder of CelebA-HQ, not '{args.root}'")
     if not args.draw:
         if not args.root:
             print("photographs are left out: --root DIR says where CelebA-HQ is", flush=True)
-        run_all(groups, args.seeds, args.root)
+        run_all(groups, args.root)
         if "theory" in asked and not THEORY.is_file():
             theory()
     draw(args.root, args.large)

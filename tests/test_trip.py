@@ -39,8 +39,8 @@ import data  # noqa: E402
 import eval  # noqa: E402
 import trip  # noqa: E402
 
-FILES = {"trip.pt", "history.csv", "ranker.npz", "ranker.png", "samples.png", "summary.json",
-         "dial.html", "dial.gif"}
+FILES = {"trip.pt", "history.csv", "ranker.png", "samples.png", "summary.json", "dial.html",
+         "dial.gif"}
 TINY = "--size 32 --width 4 --batch 4 --warmup 0.25".split()
 
 
@@ -572,10 +572,11 @@ def test_a_run_writes_its_files(trained):
     assert {name for name, value in summary.items() if type(value) is float} == measured | {"seconds"}
     assert (summary["steps"], summary["seed"], summary["device"]) == (8, 0, "cpu")
     assert summary["config"]["attr"] == ["smile"] and summary["config"]["size"] == 32
-    moments = {f"{moment}.gen_plus.smile" for moment in ("start", "early", "end")}
-    assert moments <= set(np.load(trained / "ranker.npz"))
+    assert list(trip.checkpoint(trained)["log"]["snapshots"]) == ["start", "early", "end"]
     for name in ("ranker.png", "samples.png"):
         assert np.asarray(Image.open(trained / name).convert("L")).std() > 10
+    with Image.open(trained / "dial.gif") as movie:
+        assert movie.n_frames == 24 and movie.info["loop"] == 0
 
 
 def test_several_attributes_train_together_and_report_a_list_each(tmp_path):
@@ -711,18 +712,19 @@ def test_a_run_belongs_to_one_program_at_a_time_whatever_ends_it(trained, tmp_pa
         other = subprocess.Popen([sys.executable, "-c", OTHER, out], cwd=HERE, text=True,
                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         other.stdout.readline()
-        for options in ([], ["--overwrite"], ["--resume"]):
+        for options in ([], ["--resume"]):
             assert train(out, *options) == 2 and "another program works on the run in" in one_line(capsys)
         getattr(other, end)()
         other.wait()
-        assert train(out, "--overwrite") == 0
+        (out / "trip.pt").unlink(missing_ok=True)
+        assert train(out) == 0
     assert os.listdir(out) == ["trip.pt"]
     assert_same_run(trained, out)
     (out / "trip.lock").write_text("mine")  # where there can be no lock the run goes on without
-    assert train(out, "--overwrite") == 0 and (out / "trip.lock").read_text() == "mine"
+    assert train(out, "--resume") == 0 and (out / "trip.lock").read_text() == "mine"
 
 
-def test_a_run_that_cannot_be_replaced_is_still_there(trained, tmp_path, monkeypatch, capsys, no_report):
+def test_a_run_that_cannot_be_written_is_still_there(trained, tmp_path, monkeypatch, capsys, no_report):
     shutil.copy(trained / "trip.pt", tmp_path)
     (tmp_path / "samples.png").write_text("its own")
     before = contents(tmp_path)
@@ -731,7 +733,7 @@ def test_a_run_that_cannot_be_replaced_is_still_there(trained, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert train(tmp_path, "--overwrite") == 2 and contents(tmp_path) == before
+    assert train(tmp_path, "--resume", "--steps", "9") == 2 and contents(tmp_path) == before
     said = one_line(capsys)
     assert "No space left on device" in said and "trip.pt" in said  # where
 
@@ -793,21 +795,6 @@ def test_a_warm_up_of_all_steps_ends_never(tmp_path, no_report):
     assert not any("ranker_rank" in row for row in trip.checkpoint(tmp_path)["log"]["history"])
 
 
-def test_overwrite_takes_the_files_of_a_run_and_no_others(tmp_path, capsys, no_report):
-    mine = {"fig1.png", "figure.png", "samples_of_mine.png", "ranker.txt", "samples.beard.png"}
-    old = {"samples.png", "edit.png", "eval.json", "fig6_box.png", "truth.png"}
-    for name in mine | old:
-        (tmp_path / name).write_text("mine")
-    for left in (mine | old, mine):  # first there is no run, so all is somebody's own; then one of smile
-        assert train(tmp_path, "--steps", "2", "--overwrite") == 0
-        assert set(contents(tmp_path)) == {"trip.pt"} | left
-    torch.save({"model": 1}, tmp_path / "trip.pt")
-    before = contents(tmp_path)
-    capsys.readouterr()
-    assert train(tmp_path, "--overwrite") == 2  # of another program
-    assert "trip.pt" in one_line(capsys) and contents(tmp_path) == before
-
-
 @pytest.mark.parametrize("error", [SystemExit, RuntimeError])
 def test_a_run_killed_or_out_of_disk_while_saving_goes_on_from_the_checkpoint_before(
         error, trained, tmp_path, monkeypatch, capsys, no_report):
@@ -858,29 +845,6 @@ def test_weights_that_are_not_finite_are_told_in_one_line(trained, tmp_path, cap
     torch.save(state, tmp_path / "trip.pt")
     assert trip.main(["--resume", "--out", str(tmp_path)]) == 1
     assert "the weights are no longer finite" in one_line(capsys)
-
-
-@pytest.mark.parametrize("there, here", [("cpu", "cuda"), ("cuda", "cpu")])
-def test_a_run_goes_on_on_another_kind_of_device(there, here, trained, tmp_path, monkeypatch):
-    """Adam keeps its counters on a GPU if it is `fused`, as its state says when it is loaded."""
-    state, load, said = trip.checkpoint(trained), torch.optim.Adam.load_state_dict, []
-    for name in ("opt_g", "opt_r"):
-        state[name]["param_groups"][0]["fused"] = there == "cuda"
-    torch.save(state, tmp_path / "trip.pt")
-
-    def spied(optimizer, state):
-        said.append(state["param_groups"][0]["fused"])
-        state["param_groups"][0]["fused"] = False  # (there is no GPU here)
-        return load(optimizer, state)
-
-    def elsewhere(config, device):  # its networks are on the CPU; it says that they are on the other device
-        run = trip.Run(config)
-        run.device = torch.device(device)
-        return run
-
-    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", spied)
-    trip.restore(tmp_path, here, kind=elsewhere)
-    assert said == 2 * [here == "cuda"]
 
 
 @pytest.mark.parametrize("version, taken", [("2.12.1", False), ("2.13.0", True)])
@@ -1005,8 +969,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2_and_changes_nothing(options, 
 
 
 @pytest.mark.parametrize("options, says", [
-    ("--attr smile", "--overwrite"),  # a run is there
-    ("--edit samples.png --overwrite", "--overwrite"),
+    ("--attr smile", "add --resume to go on, remove it, or name another --out"),
     ("--resume --attr beard", "--attr smile, not beard"),
     ("--resume --size 64", "--size 32, not 64"),
     ("--resume --preset paper", "--size 32, not 256: leave the option (or --preset) out"),
