@@ -641,7 +641,7 @@ def inception(device):
         net = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])  # (its weights are fetched once, 91 MB)
     except Exception as error:  # whatever a broken download may lead to
         note(f"note: no FID ({type(error).__name__}), but the Frechet distance of a ResNet-18; for FID: pip "
-             f"install pytorch-fid, or remove what is damaged from {torch.hub.get_dir()}/checkpoints")
+             f"install pytorch-fid, and its weights, fetched whole into {torch.hub.get_dir()}/checkpoints")
         return None
     net = net.to(device).eval()  # it takes pixels in [0, 1], as if read from files of 8 bits
     return lambda x: net(((x + 1) * 127.5).round().clamp(0, 255) / 255)[0].flatten(1)

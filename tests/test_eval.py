@@ -413,7 +413,7 @@ def test_without_weights_of_inception_there_is_no_fid_and_what_to_do_is_told(tmp
     page = tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
     page.write_text("<!DOCTYPE html>quota exceeded")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert INCEPTION("cpu") is None and f"remove what is damaged from {page.parent}" in capsys.readouterr().err
+    assert INCEPTION("cpu") is None and f"fetched whole into {page.parent}" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pytorch_fid.inception", None)
     assert INCEPTION("cpu") is None and "for FID: pip install pytorch-fid" in capsys.readouterr().err
 
