@@ -391,8 +391,9 @@ def write(path, put):
             file.flush()
             os.fsync(file.fileno())  # or the name might reach the disk before what it names
         os.replace(new, path)
-    except (OSError, RuntimeError) as error:  # (the second: torch's word for it)
-        raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from None
+    except (OSError, RuntimeError) as error:  # (the second: torch's word for a full disk)
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise OSError(f"{path}: cannot be written ({reason})") from None
     finally:
         new.unlink(missing_ok=True)
 
