@@ -24,6 +24,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -439,6 +440,30 @@ def fig_variants(group, root=""):
     return figure
 
 
+BARS = {  # title -> what is below a bar -> group and variant
+    "CelebA-HQ, smile": {
+        "TRIP": ("photo_rivals", "TRIP"), "FN": ("photo_rivals", "fn"), "RankCGAN": ("photo_rivals", "rcgan"),
+        "RelGAN": ("photo_rivals", "relgan"),
+        "RelGAN, long, 32 px": ("rivals_long", "photographs, relgan --mask")},
+    "LFWA": {"TRIP, smile": ("photo_lfwa", "smile"), "FN, smile": ("photo_lfwa", "fn"),
+             "RankCGAN, smile": ("photo_lfwa", "rcgan"), "TRIP, frown": ("photo_lfwa", "frown")}}
+
+
+def fig_bars(rows):
+    """Fig. 12: AAS by method, mean of the seeds; dotted: 95, which the paper has all but FN above."""
+    figure, both = ev.canvas(2, 2.6, 9, sharey=True)
+    for axes, (title, of) in zip(both, BARS.items()):
+        means = [np.mean([row["aas"] for row in rows if (row["group"], row["variant"]) == its])
+                 for its in of.values()]
+        bars = axes.bar([fill(name, 12) for name in of], means, color=ev.PALETTE[5])
+        axes.bar_label(bars, fmt="%.1f", label_type="center")
+        ev.dotted(axes, 95)
+        axes.set(title=title, ylim=(0, 105))
+        axes.tick_params(axis="x", labelsize=8)
+    both[0].set_ylabel("AAS, %")
+    return figure
+
+
 def fig_rows(rows, names, v=()):
     """Pictures in rows that have names, a column above its v, if given. rows: (m, n, 3, H, W); v: (n, 1)."""
     m, n, _, h, w = rows.shape
@@ -743,6 +768,7 @@ def draw(root="", large=""):
                "study_balance.png": "theory" in made and fig_balance(rows, curves, read_table(THEORY)),
                "study_ablation.png": fig_variants("ablation"), "study_zeros.png": fig_zeros(),
                "study_rivals.png": fig_variants("rivals"),
+               "study_bars.png": {"photo_rivals", "photo_lfwa"} <= made.keys() and fig_bars(rows),
                "photos_rivals.jpg": fig_variants("photo_rivals", root)}
     draw_photographs(root, large)
     two = options_of("two_dials")["smile, mouth_open"]

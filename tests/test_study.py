@@ -101,6 +101,9 @@ def test_figures_show_every_variant(rows):
     assert len(over_time.lines) == 2 * len(study.GROUPS["time"]) + 1
     assert all(len(line.get_xdata()) > 20 for line in over_time.lines[:-1])
     assert len(study.fig_claim(curves).axes[0].lines) == 6 + 4  # six means, four targets
+    photographs, lfwa = study.fig_bars(rows).axes
+    assert [bar.get_height() for bar in photographs.patches[::4]] == pytest.approx([98.3, 95.2], abs=0.1)
+    assert [bar.get_height() for bar in lfwa.patches[::3]] == pytest.approx([99.2, 98.2], abs=0.1)
 
 
 class Here(contextlib.AbstractContextManager):
@@ -119,18 +122,18 @@ class Here(contextlib.AbstractContextManager):
 
 
 def test_draw_fills_the_pages_and_touches_nothing_that_has_not_changed(tmp_path, monkeypatch):
-    pages = [tmp_path / "first.md", tmp_path / "second.md"]
-    for page, there in zip(pages, study.PAGES):
+    pages, originals = [tmp_path / "first.md", tmp_path / "second.md"], study.PAGES
+    for page, there in zip(pages, originals):
         text = there.read_text(encoding="utf-8")
         emptied = re.sub("(<!-- study: \\w+ -->)[^!]*(<!-- end -->)", r"\1\nold\n\2", text)
         page.write_text(emptied, encoding="utf-8")
     for name, value in (("PAGES", pages), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
         monkeypatch.setattr(study, name, value)
     assert study.main(["--draw"]) == 0
-    for page, there in zip(pages, study.PAGES):
+    for page, there in zip(pages, originals):
         assert page.read_text(encoding="utf-8") == there.read_text(encoding="utf-8")
     assert {path.name for path in tmp_path.glob("*.*g*")} == {
-        "study_claim.png", "study_balance.png"}
+        "study_claim.png", "study_balance.png", "study_bars.png"}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert study.main(["--draw"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
