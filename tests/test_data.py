@@ -683,6 +683,8 @@ def test_edit_finds_faces_and_frames_them_as_celeba_hq_does(tmp_path, monkeypatc
     assert "me.png: 2 faces found" in said and x.shape == (2, 3, 150, 150)  # 97 / .648, the larger one first
     assert corner(x[1]) == pytest.approx([30 + 16 - 0.502 * 49, 60 + 16 - 0.551 * 49], abs=3)
     assert x[0, 0, 75, 75] == pytest.approx((200 + 97 / 2) / 255 - 1, abs=0.03)
+    rows = (x[0, 1, [75, -1], 75] + 1) * 255  # its top is at 20 + 97 / 2 - .551 * 150 = -14
+    assert rows.tolist() == pytest.approx([75 - 14, 149 - 14], abs=2)
     assert x[0, 1, 0, 75] > x[0, 1, 10, 75]  # beyond the upper border the picture is mirrored
     x, said = edited(tmp_path, monkeypatch, capsys, me, "--crop", "0", "0", "60", data="celeba-hq")
     assert "found" not in said and x.shape == (1, 3, 60, 60)

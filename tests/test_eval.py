@@ -399,13 +399,16 @@ def test_an_error_of_the_device_is_no_damaged_judge(smiles, tmp_path, monkeypatc
     def failing(*args, **options):
         raise RuntimeError(says)
 
-    few, says = smiles[0][:100], "CUDA error: an illegal memory access was encountered"
+    monkeypatch.setattr(eval, "fit_judge", lambda *_: trained.append(1))
+    trained, few, says = [], smiles[0][:100], "CUDA error: an illegal memory access was encountered"
     eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
     before = [path.read_bytes() for path in tmp_path.iterdir()]
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="CUDA error"):
-        patch.setattr(nn.Module, "to", failing)  # (a judge is read on the CPU, and goes to the device then)
+        # a judge is read on the CPU, and goes to the device then; a second try would train, and store another
+        answers = iter([failing])
+        patch.setattr(nn.Module, "to", lambda *a, to=nn.Module.to, **o: next(answers, to)(*a, **o))
         eval.classifier(few, "cpu", quiet, tmp_path, steps=1)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == before
+    assert len(trained) == 1 and [path.read_bytes() for path in tmp_path.iterdir()] == before
 
 
 def test_without_weights_of_inception_there_is_no_fid_and_what_to_do_is_told(tmp_path, monkeypatch, capsys):
@@ -579,7 +582,9 @@ def test_the_file_is_a_program(tmp_path):
 def test_the_losses_of_a_run_that_was_never_measured_are_an_empty_figure(tmp_path):
     run = trip.Run(trip.Config(size=32, width=4))
     run.log |= eval.EMPTY_LOG
-    eval.put(tmp_path / "fig10_losses.png", eval.fig_losses(run))
+    figure = eval.fig_losses(run)
+    eval.put(tmp_path / "fig10_losses.png", figure)
+    assert [len(axes.lines) for axes in figure.axes] == [0, 0] and (tmp_path / "fig10_losses.png").is_file()
 
 
 def test_the_middle_of_the_grid_is_the_picture_itself():

@@ -86,6 +86,11 @@ def test_every_generator_makes_pictures_of_pictures_and_strengths(name, size):
 @pytest.mark.parametrize("name", ["fn", "relgan"])
 def test_two_attributes_are_learned_by_those_that_can(name, faces):
     run, train = new(name, attr=("smile", "beard")), few_faces(("smile", "beard"), 32, "", 0)[0]
+    heard = [next(new(name, attr=("smile", "beard")).train(data.Data(train.images, labels, train.attrs)))
+             for labels in (train.labels, train.labels ^ torch.tensor([False, True]))]  # beard turned round
+    assert any(heard[0][loss] != heard[1][loss] for loss in heard[0] if loss.startswith("ranker_"))
+    G, x = run.G.eval(), torch.rand(1, 3, 32, 32)
+    assert not torch.equal(G(x, torch.tensor([[1.0, 1.0]])), G(x, torch.tensor([[1.0, -1.0]])))
     losses = next(run.train(train))
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert run.G(torch.zeros(2, 3, 32, 32), torch.zeros(2, 2)).shape == (2, 3, 32, 32)
@@ -195,6 +200,7 @@ def test_fn_misleads_with_the_other_label_and_not_at_first(faces, monkeypatch):
     draw = rivals.draw
     monkeypatch.setattr(rivals, "draw", lambda *a: (labels.append(b[1]) or b for b in draw(*a)))
     losses = steps(run, faces, 3)
+    assert len(labels) == 3 and len(asked) == 6
     for y, (critic, encoder) in zip(labels, zip(asked[::2], asked[1::2])):
         y_critic, y_encoder = y.chunk(2)
         assert torch.equal(critic.float(), y_critic) and torch.equal(encoder.float(), 1 - y_encoder)

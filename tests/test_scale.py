@@ -118,6 +118,10 @@ def test_the_penalty_stays_in_float32(monkeypatch):
 def test_the_bench_counts_the_multiply_adds_of_an_iteration(monkeypatch, capsys):
     monkeypatch.syspath_prepend(HERE / "study")
     import bench
+    conv, x = torch.nn.Conv2d(3, 5, 3, padding=1), torch.ones(2, 3, 8, 8)
+    with bench.Counter() as counter:
+        conv(x).sum().backward()  # forward, and back to its weights (x needs none)
+    assert counter.macs == 2 * 2 * 8 * 8 * 3 * 5 * 9
     rate = bench.rate
     monkeypatch.setattr(bench, "rate", lambda device, once, seconds, n=1: rate(device, once, 0.01))
     assert bench.main(TINY[:-4]) == 0

@@ -391,13 +391,20 @@ def test_a_step_moves_its_player_and_nothing_else(player, other):
     assert all(p.grad is None for p in getattr(run, other).parameters())
 
 
-def test_R_sees_the_pictures_of_a_batch_moved_together_by_up_to_a_20th_of_their_size():
+def test_R_sees_the_pictures_of_a_batch_moved_together_by_up_to_a_20th_of_their_size(monkeypatch):
     run, x = tiny_run(size=64), numbers(4, 3, 64, 64)
     seen = [trip.augmented(run, x) for _ in range(300)]
     moves = {(dx, dy) for y in seen for dx in range(-3, 4) for dy in range(-3, 4)
              if torch.equal(y[:, :, 3:-3, 3:-3], x[:, :, 3 + dy:61 + dy, 3 + dx:61 + dx])}
     assert len(moves) == 49 and all(y.shape == x.shape for y in seen)
     assert torch.equal(trip.augmented(tiny_run(shift=False), x), x)
+    run, shown, augmented = tiny_run(lam_gp=0.0), [], trip.augmented
+    monkeypatch.setattr(trip, "augmented", lambda run, x: shown.append(augmented(run, x)) or shown[-1])
+    looks = []
+    run.R.features.register_forward_pre_hook(lambda _, inputs: looks.append(inputs[0]))
+    steps(run)  # the ranker's x, y and fake are one batch; the generator's x and fake are another
+    assert [len(z) for z in shown] == [12, 8]
+    assert torch.equal(looks[0], shown[0]) and torch.equal(torch.cat(looks[1:]), shown[1])
 
 
 @pytest.mark.parametrize("settings, passes", [({}, 1), (dict(lam_c=1.0), 2)])
@@ -407,6 +414,14 @@ def test_an_iteration_goes_thrice_through_F_and_once_through_G_but_for_the_cycle
     run.R.features.register_forward_hook(lambda *_: calls.append("F"))
     next(trip.train(run, data.pairs(smiles[0], 4, run.rng)))
     assert sorted(calls) == ["F", "F", "F"] + passes * ["G"]
+
+
+def test_the_rates_are_constant_and_then_fall_to_0(smiles):
+    run, rates = tiny_run(steps=10, lr_decay_start=0.2), []
+    for _ in trip.train(run, data.pairs(smiles[0], 4, run.rng)):
+        rates.append([run.opt_g.param_groups[0]["lr"] / 7e-4, run.opt_r.param_groups[0]["lr"] / 1.2e-3])
+    for player in zip(*rates):
+        assert player == pytest.approx([1, 1, 1, *(i / 8 for i in range(7, 0, -1))])
 
 
 def test_lambda_0_and_cls_change_what_they_say():
@@ -454,8 +469,10 @@ def test_region_holds_all_that_an_attribute_can_change_and_little_else():
     assert torch.equal(data.redraw(some, some.strength), some.images)
     for k in range(4):
         strength = some.strength.clone()
-        strength[:, k] = 1 - strength[:, k]
-        changed = (data.redraw(some, strength) != some.images).any(1, keepdim=True)
+        changed = torch.zeros(20, 1, 32, 32, dtype=torch.bool)
+        for s in (0.0, 0.3, 0.7, 1.0):
+            strength[:, k] = s
+            changed |= (data.redraw(some, strength) != some.images).any(1, keepdim=True)
         region = data.region(some, k)
         assert region.shape == (20, 1, 32, 32) and region.dtype == torch.bool
         assert not (changed & ~region).any() and 0 < region.float().mean() < 0.4
@@ -819,12 +836,11 @@ def test_a_run_killed_or_out_of_disk_while_saving_goes_on_from_the_checkpoint_be
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
-    done = []
-    for name in ("fsync", "replace"):
-        whole = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, whole=whole: (done.append(name), whole(*a)))
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.fstat(file).st_size), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *a: (done.append("replace"), replace(*a)))
     data.write(tmp_path / "trip.pt", lambda file: file.write(b"state"))
-    assert done == ["fsync", "replace"] and [path.name for path in tmp_path.iterdir()] == ["trip.pt"]
+    assert done == [5, "replace"] and [path.name for path in tmp_path.iterdir()] == ["trip.pt"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
@@ -898,6 +914,9 @@ def test_a_run_works_on_an_accelerator(device, tmp_path):
 def test_load_and_translate_give_what_the_run_learned(trained, smiles):
     G, R, config = trip.load(trained)
     assert not G.training and not R.training and config.attr == ("smile",) == trip.Config(attr="smile").attr
+    state, fresh = trip.checkpoint(trained), trip.Run(config)
+    assert same(G.state_dict(), state["G"]) and same(R.state_dict(), state["R"])
+    assert not same(fresh.G.state_dict(), state["G"]) and not same(fresh.R.state_dict(), state["R"])
     x = data.as_float(smiles[1].images[:70])
     y = eval.translate(G, x, torch.tensor([-1.0, 0.5]))
     assert y.shape == (70, 2, 3, 32, 32) and not y.requires_grad
@@ -1048,7 +1067,8 @@ def test_help_names_every_setting_with_its_default_even_without_docstrings(monke
     assert "--edit" in said and "--resume" in said
     for setting in fields(trip.Config):
         text = setting.metadata["help"].split(" [")[0]
-        line = rf"--{setting.name}\b.{{0,99}}{re.escape(text)}.{{0,40}}\(default: "
+        default = re.escape(trip.as_typed(setting.default) or "none")
+        line = rf"--{setting.name}\b.{{0,99}}{re.escape(text)}.{{0,40}}\(default: {default}\)"
         assert re.search(line, said), setting.name
 
 
