@@ -816,7 +816,8 @@ def drawable(name):
 
 
 def words(name):
-    """A folder's name for matplotlib, to which $ would begin a formula."""
+    """A folder's name for matplotlib, to which $ would begin a formula; a long one is cut."""
+    name = name if len(name) <= 40 else f"{name[:18]} ... {name[-18:]}"
     return drawable(name).replace("$", r"\$")
 
 
