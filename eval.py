@@ -817,7 +817,7 @@ def drawable(name):
 
 def words(name):
     """A folder's name for matplotlib, to which $ would begin a formula; a long one is cut."""
-    name = name if len(name) <= 40 else f"{name[:18]} ... {name[-18:]}"
+    name = name if len(name) <= 60 else f"{name[:25]} ... {name[-25:]}"
     return drawable(name).replace("$", r"\$")
 
 

@@ -450,7 +450,7 @@ BARS = {  # title -> what is below a bar -> group and variant
 
 
 def fig_bars(rows):
-    """Fig. 12: AAS by method, mean of the seeds; dotted: 95, which the paper has all but FN above."""
+    """Fig. 12: AAS by method, mean of the seeds; dotted: 95, which most are above in the paper, but not FN."""
     figure, both = ev.canvas(2, 2.6, 9, sharey=True)
     for axes, (title, of) in zip(both, BARS.items()):
         means = [np.mean([row["aas"] for row in rows if (row["group"], row["variant"]) == its])

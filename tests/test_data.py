@@ -849,7 +849,7 @@ def test_a_folder_may_have_any_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, drawn", [
     ("улыбка", "улыбка"), ("χαμόγελο", "χαμόγελο"), ("微笑", "attribute 1"),
-    ("runs/微笑 a", "runs/attribute 1 a"), (30 * "a" + 30 * "b", 18 * "a" + " ... " + 18 * "b")])
+    ("runs/微笑 a", "runs/attribute 1 a"), (40 * "a" + 40 * "b", 25 * "a" + " ... " + 25 * "b")])
 def test_a_name_of_another_alphabet_is_drawn_or_replaced_and_a_long_one_cut(name, drawn, recwarn):
     assert eval.words(name) == drawn
     run = trip.Run(trip.Config(**SMALL, attr=(name,)))
