@@ -858,12 +858,10 @@ def main(argv):
 
 
 def leave(code):
-    """End the process. Under torchrun without any teardown after an error: the others may be gone."""
+    """End the process. Under torchrun without any teardown: the others may be gone, or its threads abort it."""
     if dist.is_initialized():
-        if code:
-            print(end="", flush=True)  # (as _exit does not)
-            os._exit(code)
-        dist.destroy_process_group()
+        print(end="", flush=True)  # (as _exit does not)
+        os._exit(code)
     sys.exit(code)
 
 

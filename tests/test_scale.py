@@ -174,7 +174,7 @@ trip.train = pressed
 assert trip.main([*options, "--out", "{out}/stopped"]) == 130
 trip.train = train
 assert trip.main([*options, "--out", "{out}/stopped", "--resume"]) == 0
-trip.leave(0)  # (without it a process may abort at its end, now and then)
+trip.leave(0)  # (else a process may abort in its teardown, now and then)
 """
 
 
