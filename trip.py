@@ -858,7 +858,7 @@ def main(argv):
 
 
 def leave(code):
-    """End the process. Under torchrun without any teardown: the others may be gone, or its threads abort it."""
+    """End the process. Under torchrun without any teardown: others may be gone, or its threads abort it."""
     if dist.is_initialized():
         print(end="", flush=True)  # (as _exit does not)
         os._exit(code)
