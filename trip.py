@@ -441,7 +441,7 @@ class Config:
 # At 64 px it fails; --lr_r 1e-3 --lr_g 1e-3 --lr_decay_start 0.2 --lam_gp 4 --gp_center 0 make it learn.
 PRESETS = {
     "small": {},
-    "photo": dict(steps=2500, lam_g=5.0, lam_gp=4.0, lam_paint=15.0, grey=True),
+    "photo": dict(steps=4000, lam_g=10.0, lam_gp=8.0, lam_id=14.0, lam_flow=3.0, lam_paint=40.0, grey=True),
     "paper": dict(size=256, steps=12000, warmup=0.1667, batch=4, paper_generator=True, head="paper",
                   width=64, shift=False, lam_g=0.5, lam_c=2.5, lam_gp=150.0, gp_center=1.0, lam_o=1e-6,
                   lam_id=10.0, lam_flow=0.0, lam_paint=0.0, lr_g=5e-5, lr_r=1e-5, lr_decay_start=1.0)}
