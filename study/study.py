@@ -52,7 +52,7 @@ METRICS = ev.METRICS
 # What is run
 
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
-FORMER = dict(steps=2500, lam_g=5.0, lam_gp=4.0, lam_paint=15.0, grey=True)  # photo's, which paints more
+FORMER = dict(steps=2500, lam_g=5.0, lam_gp=4.0, lam_paint=15.0, grey=True, data="celeba-hq")  # paints more
 PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
 NEAREST = PAPER | dict(width=16, steps=3000, lam_gp=4.0, gp_center=0.0, lr_g=1e-3, lr_r=1e-3)
 SHOES = dict(lam_g=2.0, lam_gp=4.0, lam_flow=0.0, lam_paint=0.0, data="edges2shoes", attr=("edges",),
@@ -89,8 +89,8 @@ GROUPS = {
     "photo_shoes": each(1, {"warps, adds paint": SHOES,
                             "draws anew": NEAREST | dict(data="edges2shoes", attr=("edges",))}),
     "photos": each(1, {"smile": PHOTO} | {name: PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]} | {
-        name: FORMER | dict(data="celeba-hq", attr=tuple(name.split(", ")))  # (what is far must be painted)
-        for name in ("eyeglasses", "smile, male")}),
+        "eyeglasses": FORMER | dict(attr=("eyeglasses",)),  # (what is far must be painted)
+        "smile, male": FORMER | dict(attr=("smile", "male"))}),
     "photo_seeds": each(3, {"smile": PHOTO}),
     "photo_ablation": each(3, {"default": PHOTO}) | each(1, {
         "no L_gan": PHOTO | dict(lam_g=0.0, lam_gp=0.0), "lambda = 0": PHOTO | dict(lam=0.0),
@@ -101,7 +101,7 @@ GROUPS = {
     "rivals_long": each(1, {
         "fn": dict(rival="fn", size=32, steps=8000), "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True),
-        "photographs, TRIP": FORMER | dict(data="celeba-hq", size=32), "photographs, relgan --mask": dict(
+        "photographs, TRIP": FORMER | dict(size=32), "photographs, relgan --mask": dict(
             rival="relgan", data="celeba-hq", size=32, steps=21645, mask=True)}),
     "photo_rivals": each(3, {"TRIP": PHOTO}) | each(1, {"lambda = 0": PHOTO | dict(lam=0.0)}) | each(3, {
         name: dict(rival=name, data="celeba-hq") for name in rivals.RIVALS})}
