@@ -29,7 +29,7 @@ from textwrap import fill
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -236,7 +236,7 @@ def identity(run, test_data):
 
 def work(job):
     """Train and judge one run, in a process of its own. Returns its line of the table and its curves."""
-    _, seed, options, config = job
+    variant, seed, options, config = job
     torch.set_num_threads(1)
     train_data, test_data = parts_of(config)
     out, found = run_folder(options, seed), {"options": options, "seed": seed, "remark": ""}
@@ -258,7 +258,8 @@ def work(job):
     ev.report(run, out, test_data)
     row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}
     test_data = test_data[:1000 if config.size > 32 else 500]
-    results = ev.assess(run, test_data, judges_of(config), metrics_of(config))
+    results = ev.assess(run, test_data, judges_of(config), metrics_of(config), variant)
+    ev.write(out, results)
     if config.data != "faces" and len(config.attr) == 1:
         row["outside_l1"] = upper_l1(run, test_data)
         if config.data == "celeba-hq":
@@ -451,7 +452,7 @@ BARS = {  # title -> what is below a bar -> group and variant
 
 
 def fig_bars(rows):
-    """Fig. 12: AAS by method, mean of the seeds; dotted: 95, which most are above in the paper, but not FN."""
+    """Fig. 12: AAS by method, mean of the seeds; dotted: 95, which in the paper most pass, but not FN."""
     figure, both = ev.canvas(2, 2.6, 9, sharey=True)
     for axes, (title, of) in zip(both, BARS.items()):
         means = [np.mean([row["aas"] for row in rows if (row["group"], row["variant"]) == its])
@@ -540,10 +541,12 @@ def draw_photographs(root, large):
             ev.put(FIGURES / "photos_others.jpg", fig_rows(faces, ["x", *PHOTOS[1:]]))
 
 
-def jpeg(path):
-    """A picture file as a JPEG file, bytes: a third of its size."""
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(file := io.BytesIO(), "JPEG", quality=90)
+def jpeg(folder, *rows):
+    """Rows of picture files, in a row as high as each other, all rows as wide as the first: a JPEG, bytes."""
+    rows = [Image.fromarray(np.hstack([np.array(Image.open(folder / name).convert("RGB")) for name in row]))
+            for row in rows]
+    rows = [np.array(ImageOps.scale(row, rows[0].width / row.width)) for row in rows]
+    Image.fromarray(np.vstack(rows)).save(file := io.BytesIO(), "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -785,16 +788,19 @@ def draw(root="", large=""):
     for name, figure in figures.items():
         if figure:
             ev.put(FIGURES / name, figure)
-    for name, group, variant in (  # as they are in the runs' folders
-            ("samples.png", "claim", "default"), ("ranker.png", "claim", "default"),
-            ("dial.gif", "claim", "default"), ("photos_lfwa.jpg", "photo_lfwa", "smile"),
-            ("photos_paper.jpg", "paper_nearest", "falling rates"), ("paper_ranker.png", "paper", "drawn faces"),
+    for name in ("samples.png", "ranker.png", "dial.gif"):
+        if is_there("", 0):
+            ev.put(FIGURES / name, (run_folder("", 0) / name).read_bytes())
+    for name, group, variant, *more in (
+            ("photos_lfwa.jpg", "photo_lfwa", "smile"),
+            ("photos_paper.jpg", "paper_nearest", "falling rates"),
             ("photos_relgan.jpg", "rivals_long", "photographs, relgan --mask"),
-            ("photos_shoes.jpg", "photo_shoes", "warps, adds paint")):
-        kept = run_folder(options_of(group)[variant], 0) / (
-            "samples.png" if name.endswith("jpg") else name.removeprefix("paper_"))
-        if kept.is_file():
-            ev.put(FIGURES / name, jpeg(kept) if name.endswith("jpg") else kept.read_bytes())
+            ("photos_shoes.jpg", "photo_shoes", "warps, adds paint"),
+            ("photos_own.jpg", "paper", "photographs",
+             ["fig7_ranker.png", "fig10_losses.png"], ["ranker.png"])):  # Fig. 5, 7, 10, 11
+        options = options_of(group)[variant]
+        if is_there(options, 0):
+            ev.put(FIGURES / name, jpeg(run_folder(options, 0), ["samples.png"], *more))
     for page in PAGES:
         ev.put(page, filled(page.read_text(encoding="utf-8"), made))
 

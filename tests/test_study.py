@@ -142,14 +142,21 @@ def test_draw_fills_the_pages_and_touches_nothing_that_has_not_changed(tmp_path,
 def test_draw_takes_over_figures_where_the_runs_are(tmp_path, monkeypatch):
     for name, value in (("PAGES", []), ("FIGURES", tmp_path), ("RUNS", tmp_path)):
         monkeypatch.setattr(study, name, value)
-    run = study.run_folder("", 0)
-    run.mkdir()
-    for name in ("samples.png", "ranker.png", "dial.gif"):
-        (run / name).write_bytes(b"a picture")
-    picture(study.run_folder(study.options_of("photo_lfwa")["smile"], 0) / "samples.png", 7)
+    lfwa, own = (study.run_folder(study.options_of(group)[variant], 0)
+                 for group, variant in (("photo_lfwa", "smile"), ("paper", "photographs")))
+    for run in (study.run_folder("", 0), lfwa, own):
+        run.mkdir()
+        (run / "summary.json").touch()
+        for name in ("samples.png", "ranker.png", "dial.gif"):
+            (run / name).write_bytes(b"a picture")
+    picture(lfwa / "samples.png", 7)
+    for name, size in (("samples", (40, 30)), ("fig7_ranker", (40, 20)), ("fig10_losses", (40, 20)),
+                       ("ranker", (20, 20))):
+        picture(own / f"{name}.png", 7, size)
     study.main(["--draw"])
-    with Image.open(tmp_path / "photos_lfwa.jpg") as photographs:
-        assert photographs.format == "JPEG" and photographs.size == (40, 40)
+    for name, size in (("lfwa", (40, 40)), ("own", (40, 30 + 10 + 40))):
+        with Image.open(tmp_path / f"photos_{name}.jpg") as photographs:
+            assert photographs.format == "JPEG" and photographs.size == size
     for name in ("samples.png", "ranker.png", "dial.gif"):
         assert (tmp_path / name).read_bytes() == b"a picture"
 
