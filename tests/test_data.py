@@ -245,7 +245,8 @@ def test_of_celeba_those_pictures_are_taken_that_are_there(n, keep, cut, test, s
     assert numbers_of(parts) == list(keep)
     assert sorted(numbers(parts[1])) == list(test) if test else len(parts[1]) == len(keep) // 10
     assert_labels(parts, CELEBA, "Smiling", "Male")
-    assert says in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert says in said if says else TABLE not in said and "in one part" not in said
 
 
 def test_a_name_may_be_typed_in_other_letters_than_a_mac_has_written_it(tmp_path):
