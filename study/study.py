@@ -255,11 +255,11 @@ def work(job):
         (out / "trip.pt").unlink(missing_ok=True)  # (no figure is to be drawn of it)
         return found | {"remark": str(error)}, run.log["history"]
     trip.save(run, out, **({} if run.R else dict(nets=run.nets)))
-    ev.report(run, out, test_data)
     row = {name: np.mean(u) if isinstance(u, list) else u for name, u in ev.summarise(run).items()}
     test_data = test_data[:1000 if config.size > 32 else 500]
     results = ev.assess(run, test_data, judges_of(config), metrics_of(config), variant)
     ev.write(out, results)
+    ev.report(run, out, test_data)  # (with summary.json, by which `is_there` knows that all is there)
     if config.data != "faces" and len(config.attr) == 1:
         row["outside_l1"] = upper_l1(run, test_data)
         if config.data == "celeba-hq":
@@ -542,7 +542,7 @@ def draw_photographs(root, large):
 
 
 def jpeg(folder, *rows):
-    """Rows of picture files, in a row as high as each other, all rows as wide as the first: a JPEG, bytes."""
+    """Rows of files of pictures, as one JPEG, bytes: rows as wide as the first; in a row all alike in height."""
     rows = [Image.fromarray(np.hstack([np.array(Image.open(folder / name).convert("RGB")) for name in row]))
             for row in rows]
     rows = [np.array(ImageOps.scale(row, rows[0].width / row.width)) for row in rows]
