@@ -542,7 +542,7 @@ def draw_photographs(root, large):
 
 
 def jpeg(folder, *rows):
-    """Rows of files of pictures, as one JPEG, bytes: rows as wide as the first; in a row all alike in height."""
+    """Rows of picture files as one JPEG, bytes: rows as wide as the first; in a row all alike in height."""
     rows = [Image.fromarray(np.hstack([np.array(Image.open(folder / name).convert("RGB")) for name in row]))
             for row in rows]
     rows = [np.array(ImageOps.scale(row, rows[0].width / row.width)) for row in rows]
