@@ -180,6 +180,8 @@ A = column(0.25, 1.0)[:, :, None, None]  # between 2 and 0 this is 1.5 everywher
     # the mean absolute difference, and the mean squared one
     ("cycle_loss", (BLACK, BLACK - column(0.5, 0.0)[:, :, None, None]), 0.25),
     ("identity_loss", (BLACK, BLACK + column(0.5, -1.0)[:, :, None, None]), (0.25 + 1) / 2),
+    # 0, 4, 8, 12 down a picture of 4 rows: a fourth of these 4 in a sixteenth of the picture
+    ("flow_loss", (4 * torch.arange(4.0).view(4, 1).expand(1, 2, 4, 4),), (0 + 16 + 64 + 144) / 4 + 1),
     # the gradient's norm should be center
     ("gradient_penalty", (D, ZERO, ZERO + 2, A, 1), ((3 - 1) ** 2 + 1) / 2),
     ("gradient_penalty", (D, ZERO, ZERO + 2, A, 0), 3 ** 2 / 2),
@@ -291,7 +293,7 @@ def test_the_generator_moves_and_paints_by_v_and_both_may_themselves_depend_on_v
     v = rows(0.5, -0.25)
     picture, x_warped, its_flow = G(x, v, parts=True)
     flow, paint = (0.5 * change[:, 0] - 0.25 * change[:, 1] for change in G.changes(x, v))
-    assert its_flow.shape == (3, 2, 8, 8) and torch.equal(picture, G(x, v))
+    assert its_flow.shape == (3, 2, 16, 16) and torch.equal(picture, G(x, v))
     assert torch.allclose(its_flow, flow, atol=1e-6)
     assert paint.shape == (3, 1 if grey else 3, 32, 32)
     flow = nn.functional.interpolate(0.1 * flow, (32, 32), mode="bicubic")
