@@ -322,7 +322,7 @@ def update(net, optimizer, losses):
 def ranker_step(run, x, y, r, fake):
     """One step of R and D: each rank head learns r of (x, y), 0 of (x, fake); D 1 of x and y, 0 of fake.
 
-    fake: G(x, v), detached. Of two heads the second, which sees the pair, has 4 lambda: it must learn its 0
+    fake: G(x, v), detached. Of two heads the second, which sees the pair, has 3 lambda: it must learn its 0
     early. Returns the weighted losses by name, whose sum is the total: ranker_gan; after the warm-up
     ranker_rank; and ranker_gp if it has a weight.
     """
@@ -332,7 +332,7 @@ def ranker_step(run, x, y, r, fake):
         d_real, d_fake = R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)
         losses = {"ranker_gan": c.lam_g * ranker_gan_loss(d_real, d_fake)}
         if run.ranking:
-            heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), (c.lam, 4 * c.lam))
+            heads = zip(R.each_head(fx, fy), R.each_head(fx, ff), (c.lam, 3 * c.lam))
             each = [ranker_rank_loss(real, r, generated, lam) for real, generated, lam in heads]
             losses["ranker_rank"] = sum(each) / len(each)
     a = uniform(run, len(x[::2]), 1, 1, 1)  # (in any case: later draws are the same with and without it)
@@ -411,7 +411,7 @@ class Config:
     steps: int = setting(1500, "iterations, the warm-up among them", 1, 10 ** 9)
     batch: int = setting(8, "pairs in a batch [4]", 1)
     seed: int = setting(0, "decides first weights, pairs and v (not the data set's split)", 0, 2 ** 32 - 1)
-    lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 4 x) [0.5]")
+    lam: float = setting(0.5, "lambda, Eq. 5a: weight of generated pairs' 0 (pair head of two: 3 x) [0.5]")
     lam_g: float = setting(0.0, "weight of the GAN losses, Eq. 6 [0.5; LFWA 5]")
     lam_id: float = setting(6.0, "weight of the squared change G(x, v) - x [not in the paper]")
     lam_flow: float = setting(1.5, "weight of flow_loss, in tenths of half a picture [not in the paper]")

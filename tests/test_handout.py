@@ -93,7 +93,7 @@ FAULTS = {
          "heads = zip(R.each_head(*both),", "one way is enough"),
         ("R.each_head(fx, ff)", "R.each_head(ff, fx)", "pair turned round"),
         ("R.each_head(fx, ff)", "R.each_head(fy, ff)", "R(y, fake)"),
-        ("4 * c.lam", "c.lam", "lam itself"),
+        ("3 * c.lam", "c.lam", "lam itself"),
         ("R.each_head(fx, fy), R.each_head(fx, ff)", "R.each_head(fx, fy)[:1] * 2, R.each_head(fx, ff)",
          "the first head's"),
         ("R.discriminate(torch.cat([fx, fy])), R.discriminate(ff)",

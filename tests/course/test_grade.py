@@ -580,7 +580,7 @@ def the_ranker_tells_real_from_generated_pictures(trip):
 
 
 @grades("trip.ranker_step")
-def each_head_learns_by_itself_the_second_with_4_lambda(trip):
+def each_head_learns_by_itself_the_second_with_3_lambda(trip):
     _, _, calls, case = ranker_plays(trip)
     first = expect_call(calls, "ranker_rank_loss", case)
     second = expect_call(calls, "ranker_rank_loss of the second head", case)
@@ -589,7 +589,7 @@ def each_head_learns_by_itself_the_second_with_4_lambda(trip):
         expect(getattr(second, name), 100 * getattr(first, name), f"{case} {name}",
                {"the first head's once more": getattr(first, name)})
     expect(second.r, first.r, f"{case} r, as in the first")
-    expect_equal(second.lam, 4 * WEIGHTS["lam"], f"{case} lam", {"lam itself": WEIGHTS["lam"]})
+    expect_equal(second.lam, 3 * WEIGHTS["lam"], f"{case} lam", {"lam itself": WEIGHTS["lam"]})
 
 
 @grades("trip.ranker_step", points=2)
