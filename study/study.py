@@ -97,7 +97,9 @@ GROUPS = {
     "rivals_long": each(1, {
         "fn": dict(rival="fn", size=32, steps=8000), "rcgan": dict(rival="rcgan", size=32, steps=12000),
         "relgan --mask": dict(rival="relgan", size=32, steps=6000, mask=True),
-        "photographs, TRIP": PHOTO | dict(size=32), "photographs, relgan --mask": dict(
+        "photographs, TRIP": dict(  # (of commit f57acff)
+            steps=2500, lam_g=5.0, lam_gp=4.0, lam_paint=15.0, grey=True, data="celeba-hq", size=32),
+        "photographs, relgan --mask": dict(
             rival="relgan", data="celeba-hq", size=32, steps=21645, mask=True)}),
     "photo_rivals": each(3, {"TRIP": PHOTO}) | each(1, {"lambda = 0": PHOTO | dict(lam=0.0)}) | each(3, {
         name: dict(rival=name, data="celeba-hq") for name in rivals.RIVALS})}
