@@ -328,9 +328,8 @@ def fig_changes(G, x):
     with torch.no_grad():
         G.eval()
         picture, warped, flow = G(x, v, parts=True)
-    flow = 0.1 * flow.cpu()  # (N, 2, H/2, W/2); 2 is the whole width
-    n = flow.shape[-1]
-    ys, xs = np.mgrid[0:n, 0:n] * (h - 1) / (n - 1)
+    n, flow = flow.shape[-1], 0.1 * flow.cpu()[..., ::2, ::2]  # every second arrow; 2 is the whole width
+    ys, xs = np.mgrid[0:n:2, 0:n:2] * (h - 1) / (n - 1)
     for row, start, u, *others in zip(figure.subplots(len(x), 4, squeeze=False), x, flow, warped, picture):
         for axes, shown, name in zip(row, (start, start, *others), (
                 "x", "fetched from, v = +1", "warped", "and painted: G(x, +1)")):
