@@ -234,10 +234,7 @@ def identity_loss(x, fake):
 
 
 def flow_loss(flow):
-    """How far x is moved, and how unlike what is beside it: means of squares. Ours. flow: (B, 2, h, w).
-
-    The flow's change over a 16th of the picture counts as the flow does; without it lips fold to a W.
-    """
+    """E flow^2, and of its change over a 16th of x, lest lips fold to a W. Ours. flow: (B, 2, h, w)."""
     changes = [flow.shape[d] / 16 * flow.diff(dim=d) for d in (2, 3)]
     return sum((u ** 2).mean() for u in (flow, *changes))
 
