@@ -520,7 +520,7 @@ class PaperGenerator(nn.Module):
             raise InputError(f"Table 3's generator draws {self.size} x {self.size} pixels, not "
                              f"{x.shape[3]} x {x.shape[2]}")
         picture = self.layers(condition(x, v)).float()  # (float: the layers may work in bf16)
-        return (picture, picture, x.new_zeros(1)) if parts else picture  # (no warp, and no paint over it)
+        return (picture, picture, x.new_zeros(1, 2, 2, 2)) if parts else picture  # (no warp, no paint)
 
 
 # ------------------------------------------------------------------------------------------------------------
