@@ -52,8 +52,6 @@ METRICS = ev.METRICS
 # What is run
 
 PHOTO = trip.PRESETS["photo"] | dict(data="celeba-hq")
-FORMER = dict(  # of commit 556edc9, where G's flow was coarser
-    steps=4000, lam_g=10.0, lam_gp=8.0, lam_id=14.0, lam_flow=3.0, lam_paint=40.0, grey=True)
 PAINTED = PHOTO | dict(lam_paint=15.0)  # (what is far must be painted)
 PAPER = trip.PRESETS["paper"] | dict(size=64, width=32)  # its networks at half their width
 NEAREST = PAPER | dict(width=16, steps=3000, lam_gp=4.0, gp_center=0.0, lr_g=1e-3, lr_r=1e-3)
@@ -83,8 +81,8 @@ GROUPS = {
         "photographs": NEAREST | dict(data="celeba-hq"),
         "falling rates": NEAREST | dict(lr_decay_start=0.2, data="celeba-hq"),
         "drawn faces": NEAREST | dict(lr_decay_start=0.2)}),
-    "photo_lfwa": each(3, {name: FORMER | dict(data="lfwa", attr=(name,)) for name in JUDGED_BY["lfwa"]})
-    | each(1, {name: dict(rival=name, data="lfwa") for name in ("fn", "rcgan")}),
+    "photo_lfwa": each(1, {name: PHOTO | dict(data="lfwa", attr=(name,)) for name in JUDGED_BY["lfwa"]} | {
+        name: dict(rival=name, data="lfwa") for name in ("fn", "rcgan")}),
     "photo_shoes": each(1, {"warps, adds paint": SHOES,
                             "draws anew": NEAREST | dict(data="edges2shoes", attr=("edges",))}),
     "photos": each(1, {"smile": PHOTO} | {name: PHOTO | dict(attr=(name,)) for name in PHOTOS[1:4]} | {
