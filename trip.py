@@ -133,9 +133,9 @@ class Generator(nn.Module):
             seen.append(features)
             features = self.act(layer(features))
         features, changes = self.blocks(features), []
-        for layer, change in zip(self.up, (self.flow, self.paint)):
+        for layer, change in zip(self.up, (self.flow, self.paint)):  # (transposed ones leave a checkerboard)
             larger = nn.functional.interpolate(layer(features), scale_factor=2, mode="bilinear")
-            features = self.act(larger + seen.pop())  # (a transposed convolution would leave a checkerboard)
+            features = self.act(larger + seen.pop())
             changes.append(change(features).float().unflatten(1, (v.shape[1], -1)))
         return changes
 
@@ -235,8 +235,8 @@ def identity_loss(x, fake):
 
 def flow_loss(flow):
     """E flow^2, and of its change over a 16th of x, lest lips fold to a W. Ours. flow: (B, 2, h, w)."""
-    changes = [flow.shape[d] / 16 * flow.diff(dim=d) for d in (2, 3)]
-    return sum((u ** 2).mean() for u in (flow, *changes))
+    slopes = [flow.shape[d] / 16 * flow.diff(dim=d) for d in (2, 3)]
+    return sum((u ** 2).mean() for u in (flow, *slopes))
 
 
 def gradient_penalty(R, x, fake, a, center):
